@@ -1,0 +1,370 @@
+"""The command `mobilenet`: each verb hands its words to a function and prints what comes back."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import inspect
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import mobilenet
+from mobilenet.errors import ArgumentError, ImageError, MissingExtraError, MobilenetError
+from mobilenet.learn.options import TrainOptions
+
+if TYPE_CHECKING:
+    from mobilenet.model import Answer, Model
+    from mobilenet.tasks.classify import ClassificationResult
+
+app = typer.Typer(
+    name="mobilenet",
+    help="Small vision models from a folder of pictures to answers, without a GPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A model file, or an official .tflite file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def main() -> None:
+    """Runs the command; an error of ours is one line and exit status 1."""
+    try:
+        app()
+    except MobilenetError as error:
+        fail(str(error))
+    except BrokenPipeError:  # the reader of a pipe has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+
+
+def fail(message: str) -> None:
+    """Prints an error and ends the process with status 1."""
+    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False)
+    sys.exit(1)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"mobilenet {mobilenet.__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Small vision models from a folder of pictures to answers, without a GPU."""
+
+
+def train(**words: Any) -> None:
+    """Train a classifier on a folder of labelled pictures.
+
+    DATA is ROOT/{train,val,test}/CLASS/*, or ROOT/CLASS/* (then it is split), or a CSV file of path,label.
+    """
+    try:
+        from mobilenet.learn.train import train as run_training
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"training (no module named {error.name!r})", "train") from error
+    run_training(TrainOptions(**words))
+
+
+def _train_signature() -> inspect.Signature:
+    """The words of `TrainOptions` as typer wants to see them, so that they are written down once."""
+    parameters = []
+    for option in dataclasses.fields(TrainOptions):
+        help_text = option.metadata.get("help", "")
+        if option.default is dataclasses.MISSING:
+            annotation = Annotated[option.type, typer.Argument(metavar=option.name.upper(), help=help_text)]
+            default = inspect.Parameter.empty
+        else:
+            annotation = Annotated[option.type, typer.Option(help=help_text)]
+            default = option.default
+        parameters.append(
+            inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        )
+    return inspect.Signature(parameters)
+
+
+@app.command()
+def evaluate(
+    model: ModelPath,
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder or CSV file of labelled pictures.")],
+    split: Annotated[str, typer.Option(help="train, val, test, or all.")] = "test",
+    batch: Annotated[int, typer.Option(help="How many pictures run at once.")] = 1,
+    on_bad_picture: Annotated[str, typer.Option(help="stop, or skip.")] = "stop",
+    report: Annotated[str | None, typer.Option(help="Write a self-contained HTML report here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on labelled pictures: accuracy, calibration, mistakes."""
+    with _progress("evaluating") as advance:
+        metrics = mobilenet.load(model).evaluate(
+            data, split=split, batch=batch, on_bad_picture=on_bad_picture, report=report, on_progress=advance
+        )
+    if as_json:
+        _print_json(metrics)
+    else:
+        _print_metrics(metrics, report)
+
+
+def _print_metrics(metrics: dict[str, Any], report: str | None) -> None:
+    table = Table("class", "pictures", "precision", "recall", "F1", box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, figures in metrics["per_class"].items():
+        shares = (f"{figures[key]:.3f}" for key in ("precision", "recall", "f1"))
+        table.add_row(escape(name), str(figures["images"]), *shares)
+    out.print(table)
+    out.print(
+        f"top-1 {metrics['top1']:.4f}   top-5 {metrics['top5']:.4f}   on {metrics['images']} pictures"
+        f" ({metrics['split']})   calibration error {metrics['ece']:.4f}"
+        f" (before temperature scaling {metrics['ece_uncalibrated']:.4f})   {metrics['latency_ms']:.1f} ms a picture"
+    )
+    if metrics["skipped"]:
+        out.print(f"{metrics['skipped']} bad pictures were skipped")
+    if report:
+        out.print(f"report: {escape(report)}")
+
+
+@app.command()
+def predict(
+    model: ModelPath,
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="Pictures, folders, globs, or - for a list on standard input."),
+    ],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="path,rank,label,confidence.")] = False,
+    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Name no class below this.")] = 0.0,
+    batch: Annotated[int, typer.Option(min=1, help="How many pictures run at once.")] = 1,
+) -> None:
+    """Say what is in pictures.
+
+    A picture that cannot be read is one line on standard error; the others go on, and the exit status is 1.
+    """
+    from mobilenet.pictures.sources import expand_sources
+
+    if as_json and as_csv:
+        raise ArgumentError("--json and --csv exclude each other")
+    loaded = mobilenet.load(model)
+    loaded._need("classify")
+    write = _csv_writer(top) if as_csv else _json_writer(top) if as_json else _text_writer(top)
+    bad = 0
+    for answer in loaded.answers(expand_sources(sources, stdin=sys.stdin), batch=batch):
+        if answer.error:
+            bad += 1
+            err.print(f"[bold red]error:[/] {escape(str(answer.error))}", highlight=False)
+        else:
+            write(loaded.result(answer), min_confidence)
+    if bad:
+        raise typer.Exit(1)
+
+
+def _named(result: ClassificationResult, top: int, least: float) -> list[tuple[str, float]]:
+    data = result.probs.data
+    return [(result.names[i], float(data[i])) for i in result.probs.top(top) if data[i] >= least]
+
+
+def _text_writer(top: int) -> Any:
+    def write(result: ClassificationResult, least: float) -> None:
+        named = _named(result, top, least)
+        text = ", ".join(f"{name} {share:.1%}" for name, share in named) or f"no class reaches {least:.0%}"
+        sys.stdout.write(f"{result.path}: {text}\n")
+
+    return write
+
+
+def _json_writer(top: int) -> Any:
+    def write(result: ClassificationResult, least: float) -> None:
+        values = result.to_dict(top)
+        values["top"] = [entry for entry in values["top"] if entry["confidence"] >= least]
+        if not values["top"]:
+            values["label"] = None
+        sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+    return write
+
+
+def _csv_writer(top: int) -> Any:
+    rows = csv.writer(sys.stdout)
+    rows.writerow(["path", "rank", "label", "confidence"])
+
+    def write(result: ClassificationResult, least: float) -> None:
+        for rank, (name, share) in enumerate(_named(result, top, least), 1):
+            rows.writerow([result.path, rank, name, f"{share:.6f}"])
+
+    return write
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A .tflite file.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="The model file to write.")],
+    labels: Annotated[str | None, typer.Option(help="A text file with one label a line.")] = None,
+    to_float: Annotated[bool, typer.Option("--float", help="Dequantise, to fine-tune it.")] = False,
+) -> None:
+    """Turn somebody else's file into a model file."""
+    from mobilenet.files.tflite import read_tflite
+    from mobilenet.model import Model
+
+    model = Model.of(read_tflite(file, labels=labels, to_float=to_float))
+    model.save(output)
+    out.print(f"{escape(output)}: {_summary(model)}")
+
+
+def _summary(model: Model) -> str:
+    size = "x".join(map(str, model.input.shape))
+    return f"{model.task}, {size} {model.input.dtype}, {len(model.graph.nodes)} nodes, {_parameters(model):,} parameters"
+
+
+def _parameters(model: Model) -> int:
+    return sum(array.size for array in model.weights.values())
+
+
+@app.command()
+def info(model: ModelPath, as_json: AsJson = False) -> None:
+    """Show what is inside a model file."""
+    loaded = mobilenet.load(model)
+    values = _info(loaded, Path(model).stat().st_size)
+    if as_json:
+        _print_json(values)
+        return
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in values.items():
+        table.add_row(name, escape(_in_words(value)))
+    out.print(table)
+
+
+def _info(model: Model, size: int) -> dict[str, Any]:
+    return {
+        "task": model.task,
+        "model": model.provenance.get("model", ""),
+        "input": {"shape": list(model.input.shape), "dtype": model.input.dtype},
+        "outputs": {name: list(model.graph.types[node].shape) for name, node in model.graph.outputs.items()},
+        "labels": list(model.labels),
+        "preprocessing": model.preprocessing.describe() if model.preprocessing else "none: takes arrays",
+        "parameters": _parameters(model),
+        "bytes": size,
+        "calibration": model.calibration,
+        "metrics": model.metrics,
+        "licence": model.licence,
+        "provenance": model.provenance,
+        "checks": len(model.checks),
+    }
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, list):
+        shown = ", ".join(map(str, value[:12]))
+        return f"{len(value)}: {shown}{', ...' if len(value) > 12 else ''}" if value else "none"
+    if isinstance(value, dict):
+        simple = {k: v for k, v in value.items() if not isinstance(v, dict) and not _long(v)}
+        return "\n".join(f"{k}: {v}" for k, v in simple.items()) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value) or "unknown"
+
+
+def _long(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 8
+
+
+@app.command()
+def profile(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A family member's name, or a model file.")],
+    width: Annotated[float | None, typer.Option(help="Width multiplier.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Side of the picture in pixels.")] = None,
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 1000,
+    dialect: Annotated[str | None, typer.Option(help="Whose details: paper, torchvision, timm, keras, ...")] = None,
+    as_json: AsJson = False,
+    grid: Annotated[bool, typer.Option("--grid", help="The width x resolution table.")] = False,
+    plot: Annotated[str | None, typer.Option(help="Draw the width x resolution trade-off (.png).")] = None,
+) -> None:
+    """Count parameters, multiply-accumulates and memory, layer by layer."""
+    from mobilenet.report import profile as report
+
+    if grid or plot:
+        points = report.grid(name, classes=classes, dialect=dialect)
+        if plot:
+            from mobilenet.report.plots import trade_off
+
+            trade_off(points, Path(plot), x="macs", y="params", title=f"{name}: width and resolution")
+        _print_json(points) if as_json else report.print_grid(points, out)
+        return
+    values = report.profile_to_dict(_graph(name, width, resolution, classes, dialect), name)
+    _print_json(values) if as_json else report.print_profile(values, out)
+
+
+def _graph(name: str, width: float | None, resolution: int | None, classes: int, dialect: str | None) -> Any:
+    from mobilenet.family.names import build
+
+    if Path(name).is_file():
+        graph = mobilenet.load(name).graph
+        return graph.resized(resolution, resolution) if resolution else graph
+    return build(name, width_multiplier=width, resolution=resolution, classes=classes, dialect=dialect)
+
+
+@app.command(name="list")
+def list_(
+    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="With * and ?, such as *v3*.")] = "*",
+) -> None:
+    """Name the members of the family."""
+    for name in mobilenet.list_models(pattern):
+        sys.stdout.write(name + "\n")
+
+
+class _progress:  # noqa: N801 - used like a function
+    """A progress bar on a terminal's standard error, and nothing elsewhere."""
+
+    def __init__(self, what: str) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.bar = Progress(
+            TextColumn(what),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.speed:.1f} img/s", justify="right"),
+            TimeRemainingColumn(),
+            console=err,
+            transient=True,
+            disable=not err.is_terminal,
+        )
+        self.task: Any = None
+
+    def __enter__(self) -> Any:
+        self.bar.start()
+        return self.advance
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def advance(self, done: int, total: int) -> None:
+        if self.task is None:
+            self.task = self.bar.add_task("", total=total)
+        self.bar.update(self.task, completed=done)
+
+
+train.__signature__ = _train_signature()  # type: ignore[attr-defined]
+app.command()(train)

@@ -1,0 +1,200 @@
+"""The model file: a plain .safetensors file with one JSON text beside its tensors (docs/format.md).
+
+Everything in it is untrusted until `read_model_file` returns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from mobilenet.errors import GraphError, ModelFileError
+from mobilenet.files.atomic import write_atomically
+from mobilenet.files.contents import Check, ModelContents
+from mobilenet.graph.graph import Graph, Weights
+from mobilenet.pictures.preprocess import Preprocessing
+
+KEY = "mobilenet"
+VERSION = 1
+CHECK_PREFIX = "checks/"  # "checks/<number>/picture" and "checks/<number>/outputs/<name>"
+MAX_CHECK_SIDE = 256
+FIELDS = {
+    "version": int,
+    "task": str,
+    "graph": dict,
+    "preprocessing": dict,
+    "labels": list,
+    "calibration": dict,
+    "metrics": dict,
+    "licence": str,
+    "provenance": dict,
+}
+
+
+def write_model_file(contents: ModelContents, path: str | os.PathLike[str]) -> None:
+    """Writes a model atomically; the same contents give the same bytes.
+
+    Raises:
+        ModelFileError: the parts of the model do not fit together, or cannot be written as JSON.
+        OSError: the folder is missing or the disk is full; a file that was there before stays as it was.
+    """
+    write_atomically(path, encode(contents))
+
+
+def encode(contents: ModelContents) -> bytes:
+    """The bytes of the model file."""
+    try:
+        contents.validate()
+        text = json.dumps(_header(contents), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (GraphError, TypeError, ValueError) as error:
+        raise ModelFileError(f"the model cannot be written: {error}") from error
+    tensors = {name: np.ascontiguousarray(array) for name, array in contents.weights.items()}
+    for number, check in enumerate(contents.checks):
+        tensors[f"{CHECK_PREFIX}{number}/picture"] = np.ascontiguousarray(check.picture)
+        for name, array in check.outputs.items():
+            tensors[f"{CHECK_PREFIX}{number}/outputs/{name}"] = np.ascontiguousarray(array)
+    return save(tensors, {KEY: text})
+
+
+def _header(contents: ModelContents) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "task": contents.task,
+        "graph": contents.graph.to_dict(),
+        "preprocessing": contents.preprocessing.to_dict() if contents.preprocessing else {},
+        "labels": list(contents.labels),
+        "calibration": contents.calibration,
+        "metrics": contents.metrics,
+        "licence": contents.licence,
+        "provenance": contents.provenance,
+    }
+
+
+def read_model_file(path: str | os.PathLike[str]) -> ModelContents:
+    """Reads and checks a model file.
+
+    Raises:
+        ModelFileError: missing, damaged, of another kind or of a newer version; the message names the file.
+    """
+    try:
+        tensors, text = _read_tensors(Path(path))
+        contents = _decode(text, tensors)
+        contents.validate()
+    except (SafetensorError, GraphError, ModelFileError, OSError) as error:
+        raise ModelFileError(f"{os.fspath(path)}: {_reason(error)}") from error
+    return contents
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
+    if isinstance(error, SafetensorError):
+        return f"is no model file, or damaged: {error}"
+    return str(error)
+
+
+def _read_tensors(path: Path) -> tuple[Weights, str]:
+    if not path.is_file():
+        raise ModelFileError("is a folder, not a file" if path.is_dir() else "does not exist")
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata() or {}
+        if KEY not in metadata:
+            raise ModelFileError("is a .safetensors file, but holds no mobilenet model (no 'mobilenet' metadata)")
+        try:
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata[KEY]  # noqa: SIM118
+        except (TypeError, AttributeError) as error:  # a dtype that numpy does not have
+            raise ModelFileError(f"holds a tensor of an unknown dtype: {error}") from error
+
+
+def _decode(text: str, tensors: Weights) -> ModelContents:
+    try:
+        header = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"its description is no JSON: {error}") from error
+    _check_header(header)
+    return ModelContents(
+        graph=Graph.from_dict(header["graph"]),
+        weights={name: array for name, array in tensors.items() if not name.startswith(CHECK_PREFIX)},
+        preprocessing=Preprocessing.from_dict(header["preprocessing"]) if header["preprocessing"] else None,
+        labels=_strings("labels", header["labels"]),
+        task=header["task"],
+        calibration=_numbers("calibration", header["calibration"]),
+        metrics=header["metrics"],
+        licence=header["licence"],
+        provenance=header["provenance"],
+        checks=_checks({name: array for name, array in tensors.items() if name.startswith(CHECK_PREFIX)}),
+    )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
+def _check_header(header: Any) -> None:
+    if not isinstance(header, dict):
+        raise ModelFileError("its description is no JSON object")
+    version = header.get("version")
+    if version != VERSION:
+        raise ModelFileError(f"has format version {version!r}; this release reads {VERSION}: upgrade mobilenet")
+    for name, kind in FIELDS.items():
+        if not isinstance(header.get(name), kind):
+            raise ModelFileError(f"field '{name}' is missing or no {kind.__name__}")
+    for name in header:
+        if name not in FIELDS:
+            raise ModelFileError(f"unknown field '{name}'")
+
+
+def _strings(name: str, values: list[Any]) -> tuple[str, ...]:
+    if not all(isinstance(value, str) for value in values):
+        raise ModelFileError(f"field '{name}' holds something that is no text")
+    return tuple(values)
+
+
+def _numbers(name: str, values: dict[str, Any]) -> dict[str, float]:
+    for key, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise ModelFileError(f"field '{name}.{key}' is no finite number")
+    return values
+
+
+def _checks(tensors: Weights) -> tuple[Check, ...]:
+    grouped: dict[int, Check] = {}
+    for name in sorted(tensors, key=_check_order):
+        number, picture, output = _parse_check(name)
+        if picture:
+            grouped[number] = Check(_check_picture(name, tensors[name]), {})
+        elif number not in grouped:
+            raise ModelFileError(f"tensor '{name}' has no picture")
+        else:
+            grouped[number].outputs[output] = tensors[name]
+    return tuple(grouped[number] for number in sorted(grouped))
+
+
+def _check_order(name: str) -> tuple[bool, str]:
+    return not name.endswith("/picture"), name
+
+
+def _parse_check(name: str) -> tuple[int, bool, str]:
+    parts = name.removeprefix(CHECK_PREFIX).split("/", 2)
+    if not parts[0].isdecimal() or len(parts[0]) > 3:
+        raise ModelFileError(f"tensor '{name}' has no number")
+    if parts[1:] == ["picture"]:
+        return int(parts[0]), True, ""
+    if len(parts) == 3 and parts[1] == "outputs":
+        return int(parts[0]), False, parts[2]
+    raise ModelFileError(f"tensor '{name}' is neither a picture nor an output")
+
+
+def _check_picture(name: str, picture: np.ndarray) -> np.ndarray:
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise ModelFileError(f"tensor '{name}' is no uint8 picture")
+    if min(picture.shape) < 1 or max(picture.shape) > MAX_CHECK_SIDE:
+        raise ModelFileError(f"tensor '{name}' of shape {picture.shape} is no tiny picture")
+    return picture

@@ -1,0 +1,366 @@
+"""A model: what a model file holds, and the verbs that answer with it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+from PIL import Image
+
+from mobilenet.errors import ArgumentError, ImageError, MissingExtraError, ModelFileError
+from mobilenet.files.contents import Check, ModelContents
+from mobilenet.files.model_file import read_model_file, write_model_file
+from mobilenet.graph.fold import fold
+from mobilenet.graph.graph import Graph, TensorType, Weights
+from mobilenet.pictures.decode import Picture, decode
+from mobilenet.pictures.preprocess import Preprocessing
+from mobilenet.run import reference
+from mobilenet.tasks.classify import ClassificationResult, Probabilities, scores_to_probabilities
+
+MAX_CHECK_ELEMENTS = 2**14  # of one output that is kept in the file as a check: a class map is too much
+TFLITE_MAGIC = b"TFL3"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Raw outputs for one picture: name -> real values without the batch, or why the picture is bad."""
+
+    path: str | None
+    outputs: Weights
+    speed: dict[str, float]
+    error: ImageError | None = None
+
+
+class Model(ModelContents):
+    """A network with everything that is needed to answer with it; treat its fields as read-only.
+
+    Make one by `mobilenet.create`, `mobilenet.load` or `mobilenet.train`.
+    """
+
+    @classmethod
+    def of(cls, contents: ModelContents) -> Model:
+        """A model of these contents (shared, not copied)."""
+        return cls(**{f.name: getattr(contents, f.name) for f in fields(ModelContents)})
+
+    @property
+    def input(self) -> TensorType:
+        """Shape (height, width, channels), dtype and quantisation of the network's input."""
+        return next(iter(self.graph.inputs.values()))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each class: the labels, or the numbers "0", "1", ... if the model has none."""
+        if self.labels:
+            return self.labels
+        return tuple(map(str, range(self.graph.types[self._scores].shape[-1])))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model file (docs/format.md) atomically; what was at `path` survives a failure.
+
+        Raises:
+            ModelFileError: the parts of the model do not fit together.
+            OSError: the folder is missing or not writable, or the disk is full.
+        """
+        checks = self.checks or make_checks(self)
+        write_model_file(replace(self, checks=checks), path)
+
+    def run(self, batch: np.ndarray) -> Weights:
+        """Runs the network on an already preprocessed batch.
+
+        Args:
+            batch: (N, height, width, channels). float32 for a float network. A quantised network takes its own
+                integers and gives integers, or takes float32 and gives float32.
+
+        Returns:
+            output name -> array (N, ...).
+
+        Raises:
+            ArgumentError: the shape or dtype is not the network's.
+        """
+        graph, weights = self._runnable
+        if self.input.quantisation is None or batch.dtype != np.float32:
+            return reference.run(graph, weights, batch)
+        quantised = reference.quantise_array(batch, self.input.quantisation, self.input.dtype)
+        return _real(graph, reference.run(graph, weights, quantised))
+
+    def predict(
+        self, pictures: Picture | Iterable[Picture], *, batch: int = 1
+    ) -> ClassificationResult | Iterator[ClassificationResult]:
+        """What is in a picture, or in each of many (then a generator, which holds one batch in memory).
+
+        Args:
+            pictures: a path, bytes, PIL image or uint8 array (height, width, 3); or an iterable of these.
+            batch: how many pictures run at once.
+
+        Raises:
+            ImageError: a picture cannot be read.
+            ArgumentError: the model is no classifier.
+        """
+        self._need("classify")
+        if is_picture(pictures):
+            return next(self._results([pictures], 1))
+        return self._results(pictures, batch)
+
+    def embed(
+        self, pictures: Picture | Iterable[Picture], *, batch: int = 1
+    ) -> np.ndarray | Iterator[np.ndarray]:
+        """The features of a picture, float32 (D), or of each of many (then a generator).
+
+        A classifier's embedding is what its last layer reads.
+
+        Raises:
+            ImageError: a picture cannot be read.
+            ArgumentError: the model has no output "embedding".
+        """
+        if "embedding" not in self.graph.outputs:
+            raise ArgumentError(f"this model has no output 'embedding'; it has {', '.join(self.graph.outputs)}")
+        if is_picture(pictures):
+            return next(self._embeddings([pictures], 1))
+        return self._embeddings(pictures, batch)
+
+    def evaluate(self, data: str | os.PathLike[str], *, split: str = "test", **options: Any) -> dict[str, Any]:
+        """Accuracy and calibration on labelled pictures: see `mobilenet.tasks.evaluate.evaluate`."""
+        from mobilenet.tasks.evaluate import evaluate
+
+        return evaluate(self, data, split=split, **options)
+
+    def answers(self, pictures: Iterable[Picture], *, batch: int = 1) -> Iterator[Answer]:
+        """Real-valued outputs for each picture, in order; a bad picture gives an answer with its `error`."""
+        if batch < 1:
+            raise ArgumentError(f"batch is {batch}: at least 1 is needed")
+        waiting: list[tuple[str | None, np.ndarray | ImageError, float]] = []
+        for picture in pictures:
+            waiting.append(self._preprocessed(picture))
+            if len(waiting) == batch:
+                yield from self._answered(waiting)
+                waiting = []
+        yield from self._answered(waiting)
+
+    def probabilities(self, outputs: Mapping[str, np.ndarray], *, calibrated: bool = True) -> np.ndarray:
+        """float32 (N, classes) from the outputs of `run`, real values (N, classes)."""
+        temperature = self.calibration.get("temperature", 1.0) if calibrated else 1.0
+        logits = self._scores == "logits"
+        return scores_to_probabilities(outputs[self._scores], logits=logits, temperature=temperature)
+
+    def verify(self, tolerance: float = 1e-4) -> None:
+        """Runs the checks that the file carries; raises `ModelFileError` if an output is not the expected one.
+
+        Float outputs may differ by `tolerance` of the largest absolute value; integers not at all.
+        """
+        for number, check in enumerate(self.checks):
+            for name, expected in check.outputs.items():
+                found = self._check_outputs(check.picture)[name]
+                scale = 0.0 if expected.dtype != np.float32 else tolerance * float(np.abs(expected).max())
+                difference = np.abs(found.astype(np.float64) - expected.astype(np.float64)).max()
+                if difference > scale:
+                    raise ModelFileError(f"check {number}: output '{name}' is {difference:.3g} off (at most {scale:.3g})")
+
+    @cached_property
+    def _runnable(self) -> tuple[Graph, Weights]:
+        return fold(self.graph, self.weights)
+
+    @property
+    def _scores(self) -> str:
+        """Which output says what the classes' scores are; a softmax inside the network has the last word."""
+        return "probabilities" if "probabilities" in self.graph.outputs else "logits"
+
+    def _need(self, task: str) -> None:
+        if self.task != task:
+            raise ArgumentError(f"this model's task is '{self.task}', not '{task}': use model.run or model.embed")
+
+    def _results(self, pictures: Iterable[Picture], batch: int) -> Iterator[ClassificationResult]:
+        for answer in self.answers(pictures, batch=batch):
+            if answer.error:
+                raise answer.error
+            yield self.result(answer)
+
+    def result(self, answer: Answer) -> ClassificationResult:
+        """The classification that an answer holds."""
+        start = time.perf_counter()
+        scores = self.probabilities({self._scores: answer.outputs[self._scores][None]})[0]
+        speed = {**answer.speed, "postprocess": (time.perf_counter() - start) * 1e3}
+        return ClassificationResult(answer.path, Probabilities(scores), self.names, speed)
+
+    def _embeddings(self, pictures: Iterable[Picture], batch: int) -> Iterator[np.ndarray]:
+        for answer in self.answers(pictures, batch=batch):
+            if answer.error:
+                raise answer.error
+            yield answer.outputs["embedding"].reshape(-1)
+
+    def _preprocessed(self, picture: Picture) -> tuple[str | None, np.ndarray | ImageError, float]:
+        start = time.perf_counter()
+        path = os.fspath(picture) if isinstance(picture, str | os.PathLike) else None
+        try:
+            pixels = self._picture_rule.geometry(decode(picture))
+        except ImageError as error:
+            return path, error, 0.0
+        return path, self.to_input(pixels), (time.perf_counter() - start) * 1e3
+
+    @property
+    def _picture_rule(self) -> Preprocessing:
+        if self.preprocessing is None:
+            raise ArgumentError(f"this model takes arrays of {self.input.shape}, not pictures: use model.run")
+        return self.preprocessing
+
+    def to_input(self, pixels: np.ndarray) -> np.ndarray:
+        """Resized and cropped uint8 pixels (..., height, width, channels) in the dtype of the input."""
+        quantisation = self.input.quantisation
+        if quantisation is None:
+            return self._picture_rule.normalise(pixels)
+        return self._picture_rule.quantised(
+            pixels, quantisation.scale, quantisation.zero_point, self.input.dtype
+        )
+
+    def _answered(self, waiting: list[tuple[str | None, np.ndarray | ImageError, float]]) -> Iterator[Answer]:
+        good = [item for _, item, _ in waiting if isinstance(item, np.ndarray)]
+        start = time.perf_counter()
+        outputs = _real(self._runnable[0], self.run(np.stack(good))) if good else {}
+        spent = (time.perf_counter() - start) * 1e3 / max(len(good), 1)
+        row = 0
+        for path, item, preprocess in waiting:
+            if isinstance(item, ImageError):
+                yield Answer(path, {}, {}, item)
+                continue
+            speed = {"preprocess": preprocess, "inference": spent}
+            yield Answer(path, {name: array[row] for name, array in outputs.items()}, speed)
+            row += 1
+
+    def _check_outputs(self, picture: np.ndarray) -> Weights:
+        batch = self.to_input(self._picture_rule.geometry(picture))[None]
+        return {name: array[0] for name, array in self.run(batch).items()}
+
+
+def is_picture(value: Any) -> TypeGuard[Picture]:
+    """Whether a value is one picture, not many."""
+    one = isinstance(value, str | bytes | os.PathLike | Image.Image)
+    return one or (isinstance(value, np.ndarray) and value.ndim <= 3)
+
+
+def make_checks(model: Model, count: int = 2) -> tuple[Check, ...]:
+    """Tiny pictures of coarse noise with the model's outputs for them (none if it takes no pictures)."""
+    if model.preprocessing is None:
+        return ()
+    generator = np.random.default_rng(0)
+    checks = []
+    for _ in range(count):
+        coarse = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        picture = coarse.repeat(8, axis=0).repeat(8, axis=1)
+        outputs = model._check_outputs(picture)
+        kept = {name: array for name, array in outputs.items() if array.size <= MAX_CHECK_ELEMENTS}
+        checks.append(Check(picture, kept))
+    return tuple(checks)
+
+
+def _real(graph: Graph, outputs: Weights) -> Weights:
+    """Quantised outputs as real values; the others as they are."""
+    real = {}
+    for name, array in outputs.items():
+        quantisation = graph.types[graph.outputs[name]].quantisation
+        if quantisation is None or array.dtype == np.float32:
+            real[name] = array
+        else:
+            real[name] = reference.dequantise_array(array, quantisation)
+    return real
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Reads a model file, or an official `.tflite` file, whatever its name.
+
+    Raises:
+        ModelFileError: missing, damaged, hostile, or of a kind that is not read; the message names the file.
+        UnsupportedOperatorError: a `.tflite` file holds operators that no MobileNet needs; they are named.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            head = stream.read(8)
+    except OSError as error:
+        raise ModelFileError(f"{os.fspath(path)}: cannot be read: {error.strerror or error}") from error
+    if head[4:8] == TFLITE_MAGIC:
+        from mobilenet.files.tflite import read_tflite
+
+        return Model.of(read_tflite(path))
+    return Model.of(read_model_file(path))
+
+
+def create(
+    name: str,
+    *,
+    width_multiplier: float | None = None,
+    resolution: int | tuple[int, int] | None = None,
+    classes: int = 1000,
+    channels: int = 3,
+    dialect: str | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Model:
+    """A new, untrained member of the family.
+
+    Args:
+        name: `mobilenet.list_models()` names them; names of timm, Keras and TensorFlow are understood.
+        width_multiplier: any number above 0; default 1, or what the name says.
+        resolution: side of the picture, or (height, width), at least 32; default: the paper's.
+        classes: number of outputs.
+        channels: of the picture; predicting from pictures needs 1 or 3.
+        dialect: whose details to follow: paper, torchvision, timm, keras, slim, ...
+        seed: of the initial weights.
+        **options: output_stride, dropout, drop_path, features_only: see `mobilenet.family.names.build`.
+
+    Raises:
+        ArgumentError: an unknown name or an impossible value.
+    """
+    from mobilenet.family.initialise import initialise
+    from mobilenet.family.names import build, preprocessing_preset, resolve
+    from mobilenet.pictures.preprocess import PRESETS
+
+    graph = build(
+        name,
+        width_multiplier=width_multiplier,
+        resolution=resolution,
+        classes=classes,
+        channels=channels,
+        dialect=dialect,
+        **options,
+    )
+    height, width, _ = next(iter(graph.inputs.values())).shape
+    preset = PRESETS[preprocessing_preset(dialect or resolve(name).dialect)]
+    preprocessing = preset(height, width) if channels == 3 else None
+    task = "classify" if "logits" in graph.outputs else "embed" if "embedding" in graph.outputs else "features"
+    return Model(
+        graph, initialise(graph, seed), preprocessing, task=task, provenance={"model": name, "seed": seed}
+    )
+
+
+def train(data: str | os.PathLike[str], **words: Any) -> Model:
+    """Trains a classifier on labelled pictures and returns the best epoch's model.
+
+    Args:
+        data: a folder or CSV file, as for `mobilenet train`.
+        **words: the options of `mobilenet train` in Python spelling (`lr0=`, `freeze="features"`, ...).
+
+    Raises:
+        ArgumentError: an unknown option or value.
+        DataError: the pictures cannot be used as they are.
+        TrainingError: training diverged or could not go on.
+        MissingExtraError: torch is not installed.
+    """
+    from mobilenet.learn.options import TrainOptions
+
+    known = [f.name for f in fields(TrainOptions)]
+    for word in words:
+        if word not in known:
+            close = get_close_matches(word, known, 1)
+            hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
+            raise ArgumentError(f"train has no option '{word}'; {hint}")
+    options = TrainOptions(data=os.fspath(data), **words)
+    try:
+        from mobilenet.learn.train import train as run_training
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"training (no module named {error.name!r})", "train") from error
+    return load(run_training(options).path)
