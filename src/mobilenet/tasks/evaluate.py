@@ -63,7 +63,7 @@ def evaluate(
         DataError: the data or split cannot be used, or a picture is bad and `on_bad_picture` is stop.
         ArgumentError: the model is no classifier.
     """
-    samples = _samples(data, split, model.labels)
+    samples = _samples(data, split, model.names if model.labels else ())
     scores = _score(model, samples, batch, on_bad_picture, on_progress)
     targets = np.array([sample.label for sample in scores.samples])
     probabilities, uncalibrated = np.stack(scores.calibrated), np.stack(scores.uncalibrated)
@@ -80,7 +80,7 @@ def evaluate(
 
 
 def _samples(data: str | os.PathLike[str], split: str, labels: Sequence[str]) -> tuple[Sample, ...]:
-    folder = read_dataset(data, classes=labels or None)
+    folder = read_dataset(Path(data), classes=labels or None)
     if split == "all":
         return tuple(sample for part in folder.splits.values() for sample in part)
     if split not in folder.splits:
@@ -98,9 +98,7 @@ def _score(
             on_progress(done, len(samples))
         if answer.error:
             if on_bad_picture == "stop":
-                raise DataError(
-                    f"{answer.error} (on_bad_picture=skip leaves such pictures out)"
-                ) from answer.error
+                raise DataError(f"{answer.error} (on_bad_picture=skip leaves such pictures out)") from answer.error
             scores.bad.append(answer.error)
             continue
         outputs = {name: array[None] for name, array in answer.outputs.items()}
