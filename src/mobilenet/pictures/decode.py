@@ -1,0 +1,225 @@
+"""Opens pictures. Nothing else in the package does.
+
+Read: JPEG, PNG, WebP, BMP, GIF (first frame) and PBM/PGM/PPM, recognised by their content and never by
+their name. What comes out is always upright 8-bit RGB:
+
+- the Exif orientation is applied;
+- 16-bit grey v becomes round(v / 257), so that 65535 is 255 (Pillow reads 16-bit colour by its high byte);
+- palettes, bilevel, CMYK (Adobe's inverted form, the one that JPEG files use) become RGB; embedded colour
+  profiles are not applied;
+- transparency is composited on white: round((alpha * colour + (255 - alpha) * 255) / 255).
+
+Pillow decodes, and none of its global settings is changed. A process that sets
+`PIL.ImageFile.LOAD_TRUNCATED_IMAGES` is refused: half of a picture would pass for a whole one.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from mobilenet.errors import ImageError
+from mobilenet.pictures.orientation import exif_orientation, upright
+
+Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+"""A path, the bytes of a file, a PIL image, or a uint8 array [H, W, 3], [H, W] (grey) or [H, W, 4] (RGBA)."""
+
+MAX_PIXELS = 50_000_000
+"""The largest picture that is decoded, in pixels (width × height)."""
+
+_ACCEPTED = "JPEG, PNG, WebP, BMP, GIF, PGM and PPM are read"
+_HEAD_BYTES = 16
+
+
+class _Jpeg(JpegImageFile):
+    """A JPEG whose resolution in dots per inch is not looked up: damaged Exif would make Pillow warn."""
+
+    def _read_dpi_from_exif(self) -> None:
+        return
+
+
+# Pillow's readers are called by class: Image.open would warn above its own pixel limit before ours counts.
+_READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), _Jpeg),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), WebPImageFile),
+    (re.compile(rb"BM"), BmpImageFile),
+    (re.compile(rb"GIF8[79]a"), GifImageFile),
+    (re.compile(rb"P[1-6]\s"), PpmImageFile),
+)
+
+
+def decode(picture: Picture, *, name: str | None = None) -> NDArray[np.uint8]:
+    """Decode a picture into upright RGB.
+
+    Args:
+        picture: a path, the bytes of a file, a PIL image, or a uint8 array [H, W, 3], [H, W] or [H, W, 4].
+        name: what error messages call it; by default its path, or "picture" where it has none.
+
+    Returns:
+        A writable contiguous uint8 array [H, W, 3], never the caller's own memory. The same picture gives the
+        same array as a path, as bytes, as a PIL image and as an array.
+
+    Raises:
+        ImageError: the picture is missing, unreadable, empty, of another kind, truncated, damaged, or has
+            more than `MAX_PIXELS` pixels (which is found in its header, before anything is decoded).
+    """
+    return np.array(decode_image(picture, name=name))
+
+
+def decode_image(picture: Picture, *, name: str | None = None) -> Image.Image:
+    """Decode as `decode` does, into a PIL image of mode RGB, which may be the caller's own: for reading only.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    label = name if name is not None else _name_of(picture)
+    try:
+        return _dispatch(picture)
+    except ImageError as error:
+        raise ImageError(f"{label}: {error}") from error.__cause__
+    except Exception as error:  # a decoder on hostile bytes: whatever it raises, the picture is bad
+        raise ImageError(f"{label}: cannot be decoded: {_one_line(error)}") from error
+
+
+def check(picture: Picture) -> None:
+    """Decode the whole picture and throw the result away.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    decode_image(picture)
+
+
+def _dispatch(picture: Picture) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return _to_upright_rgb(picture)
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture)
+    if isinstance(picture, bytes):
+        return _from_file(io.BytesIO(picture))
+    if isinstance(picture, str | os.PathLike):
+        return _from_path(Path(picture))
+    raise ImageError(
+        f"a picture is a path, bytes, a PIL image or a uint8 array [H, W, 3], not {type(picture).__name__}"
+    )
+
+
+def _from_path(path: Path) -> Image.Image:
+    try:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            may_list = os.access(path, os.R_OK | os.X_OK)
+            raise ImageError("is a folder, not a picture" if may_list else "is a folder that may not be listed")
+        if not stat.S_ISREG(kind):  # opening a pipe would wait for ever
+            raise ImageError("is not a regular file (a pipe or a device)")
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise ImageError("no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        raise ImageError(f"cannot be opened: {_one_line(error)}") from error
+    with file:
+        return _from_file(file)
+
+
+def _from_file(file: BinaryIO) -> Image.Image:
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ImageError(
+            "not decoded because this process sets PIL.ImageFile.LOAD_TRUNCATED_IMAGES, which hides damage; "
+            "set it to False"
+        )
+    head = file.read(_HEAD_BYTES)
+    file.seek(0)
+    image = _reader_for(head)(file)
+    return _to_upright_rgb(image)
+
+
+def _reader_for(head: bytes) -> type[ImageFile.ImageFile]:
+    if not head:
+        raise ImageError("the file is empty")
+    for pattern, reader in _READERS:
+        if pattern.match(head):
+            if reader is GifImageFile and len(head) >= 10:  # Pillow's own check of a GIF warns
+                _check_size(int.from_bytes(head[6:8], "little"), int.from_bytes(head[8:10], "little"))
+            return reader
+    raise ImageError(f"is not a picture of a kind that is read ({_ACCEPTED}); convert it first")
+
+
+def _from_array(array: NDArray[np.uint8]) -> Image.Image:
+    is_picture = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if array.dtype != np.uint8 or not is_picture:
+        raise ImageError(
+            "an array picture is uint8 [H, W, 3], [H, W] or [H, W, 4] with values 0 to 255, not "
+            f"{array.dtype} {list(array.shape)}"
+        )
+    _check_size(array.shape[1], array.shape[0])
+    return _to_upright_rgb(Image.fromarray(np.ascontiguousarray(array)))
+
+
+def _to_upright_rgb(image: Image.Image) -> Image.Image:
+    _check_size(*image.size)
+    image.load()
+    return upright(_to_rgb(image), exif_orientation(image.info.get("exif")))
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(f"has no pixels ({width} × {height})")
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{width} × {height} is more than {MAX_PIXELS:,} pixels; make it smaller first")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode == "F":
+        raise ImageError("has floating-point pixels (PIL mode F), whose range is unknown; convert it to 8 bits")
+    if image.mode.startswith("I"):
+        return _grey_from_16_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        return _on_white(image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _grey_from_16_bits(image: Image.Image) -> Image.Image:
+    """Scale the PIL modes I;16 and I (which Pillow uses for 16-bit PGM) to 8 bits, rounding exactly."""
+    values = np.asarray(image)
+    if image.mode == "I" and (values.min() < 0 or values.max() > 65535):
+        raise ImageError("has 32-bit pixels outside 0 to 65535 (PIL mode I); convert it to 8 bits")
+    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return Image.fromarray(grey)
+
+
+def _on_white(rgba: Image.Image) -> Image.Image:
+    canvas = Image.new("RGB", rgba.size, (255, 255, 255))
+    canvas.paste(rgba, mask=rgba.getchannel("A"))
+    return canvas
+
+
+def _name_of(picture: Picture) -> str:
+    if not isinstance(picture, str | os.PathLike):
+        return "picture"
+    # A file name that is no valid text must not break the printing of its own error.
+    return os.fsdecode(picture).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _one_line(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
