@@ -95,14 +95,17 @@ def _train_signature() -> inspect.Signature:
     parameters = []
     for option in dataclasses.fields(TrainOptions):
         help_text = option.metadata.get("help", "")
-        if option.default is dataclasses.MISSING:
-            annotation = Annotated[option.type, typer.Argument(metavar=option.name.upper(), help=help_text)]
-            default = inspect.Parameter.empty
-        else:
-            annotation = Annotated[option.type, typer.Option(help=help_text)]
-            default = option.default
+        needed = option.default is dataclasses.MISSING
+        word: Any = (
+            typer.Argument(metavar=option.name.upper(), help=help_text) if needed else typer.Option(help=help_text)
+        )
         parameters.append(
-            inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            inspect.Parameter(
+                option.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if needed else option.default,
+                annotation=Annotated[option.type, word],
+            )
         )
     return inspect.Signature(parameters)
 
@@ -297,7 +300,9 @@ def profile(
     width: Annotated[float | None, typer.Option(help="Width multiplier.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Side of the picture in pixels.")] = None,
     classes: Annotated[int, typer.Option(help="Number of classes.")] = 1000,
-    dialect: Annotated[str | None, typer.Option(help="Whose details: paper, torchvision, timm, keras, ...")] = None,
+    dialect: Annotated[
+        str | None, typer.Option(help="Whose details: paper, torchvision, timm, keras, ...")
+    ] = None,
     as_json: AsJson = False,
     grid: Annotated[bool, typer.Option("--grid", help="The width x resolution table.")] = False,
     plot: Annotated[str | None, typer.Option(help="Draw the width x resolution trade-off (.png).")] = None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard, cast, overload
 
 import numpy as np
 from PIL import Image
@@ -56,10 +56,16 @@ class Model(ModelContents):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """A name for each class: the labels, or the numbers "0", "1", ... if the model has none."""
-        if self.labels:
-            return self.labels
-        return tuple(map(str, range(self.graph.types[self._scores].shape[-1])))
+        """A name for each class: the labels, or the numbers "0", "1", ... if the model has none.
+
+        ImageNet has two cranes: a label that was there before gets its class number, "crane (518)".
+        """
+        if not self.labels:
+            return tuple(map(str, range(self.graph.types[self.graph.outputs[self._scores]].shape[-1])))
+        first = {label: number for number, label in reversed(list(enumerate(self.labels)))}
+        return tuple(
+            label if first[label] == number else f"{label} ({number})" for number, label in enumerate(self.labels)
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model file (docs/format.md) atomically; what was at `path` survives a failure.
@@ -90,6 +96,10 @@ class Model(ModelContents):
         quantised = reference.quantise_array(batch, self.input.quantisation, self.input.dtype)
         return _real(graph, reference.run(graph, weights, quantised))
 
+    @overload
+    def predict(self, pictures: Picture, *, batch: int = 1) -> ClassificationResult: ...  # type: ignore[overload-overlap]
+    @overload
+    def predict(self, pictures: Iterable[Picture], *, batch: int = 1) -> Iterator[ClassificationResult]: ...
     def predict(
         self, pictures: Picture | Iterable[Picture], *, batch: int = 1
     ) -> ClassificationResult | Iterator[ClassificationResult]:
@@ -106,11 +116,13 @@ class Model(ModelContents):
         self._need("classify")
         if is_picture(pictures):
             return next(self._results([pictures], 1))
-        return self._results(pictures, batch)
+        return self._results(cast(Iterable[Picture], pictures), batch)
 
-    def embed(
-        self, pictures: Picture | Iterable[Picture], *, batch: int = 1
-    ) -> np.ndarray | Iterator[np.ndarray]:
+    @overload
+    def embed(self, pictures: Picture, *, batch: int = 1) -> np.ndarray: ...  # type: ignore[overload-overlap]
+    @overload
+    def embed(self, pictures: Iterable[Picture], *, batch: int = 1) -> Iterator[np.ndarray]: ...
+    def embed(self, pictures: Picture | Iterable[Picture], *, batch: int = 1) -> np.ndarray | Iterator[np.ndarray]:
         """The features of a picture, float32 (D), or of each of many (then a generator).
 
         A classifier's embedding is what its last layer reads.
@@ -123,7 +135,7 @@ class Model(ModelContents):
             raise ArgumentError(f"this model has no output 'embedding'; it has {', '.join(self.graph.outputs)}")
         if is_picture(pictures):
             return next(self._embeddings([pictures], 1))
-        return self._embeddings(pictures, batch)
+        return self._embeddings(cast(Iterable[Picture], pictures), batch)
 
     def evaluate(self, data: str | os.PathLike[str], *, split: str = "test", **options: Any) -> dict[str, Any]:
         """Accuracy and calibration on labelled pictures: see `mobilenet.tasks.evaluate.evaluate`."""
@@ -160,7 +172,9 @@ class Model(ModelContents):
                 scale = 0.0 if expected.dtype != np.float32 else tolerance * float(np.abs(expected).max())
                 difference = np.abs(found.astype(np.float64) - expected.astype(np.float64)).max()
                 if difference > scale:
-                    raise ModelFileError(f"check {number}: output '{name}' is {difference:.3g} off (at most {scale:.3g})")
+                    raise ModelFileError(
+                        f"check {number}: output '{name}' is {difference:.3g} off (at most {scale:.3g})"
+                    )
 
     @cached_property
     def _runnable(self) -> tuple[Graph, Weights]:
@@ -214,9 +228,8 @@ class Model(ModelContents):
         quantisation = self.input.quantisation
         if quantisation is None:
             return self._picture_rule.normalise(pixels)
-        return self._picture_rule.quantised(
-            pixels, quantisation.scale, quantisation.zero_point, self.input.dtype
-        )
+        dtype: Literal["int8", "uint8"] = "int8" if self.input.dtype == "int8" else "uint8"
+        return self._picture_rule.quantised(pixels, quantisation.scale, quantisation.zero_point, dtype)
 
     def _answered(self, waiting: list[tuple[str | None, np.ndarray | ImageError, float]]) -> Iterator[Answer]:
         good = [item for _, item, _ in waiting if isinstance(item, np.ndarray)]
@@ -330,11 +343,19 @@ def create(
     )
     height, width, _ = next(iter(graph.inputs.values())).shape
     preset = PRESETS[preprocessing_preset(dialect or resolve(name).dialect)]
-    preprocessing = preset(height, width) if channels == 3 else None
+    preprocessing = _for_channels(preset(height, width), channels)
     task = "classify" if "logits" in graph.outputs else "embed" if "embedding" in graph.outputs else "features"
     return Model(
         graph, initialise(graph, seed), preprocessing, task=task, provenance={"model": name, "seed": seed}
     )
+
+
+def _for_channels(preprocessing: Preprocessing, channels: int) -> Preprocessing | None:
+    """The same rule for grey pictures (1 channel); none for what is no picture."""
+    if channels == 1:
+        mean, std = (float(np.mean(values)) for values in (preprocessing.mean, preprocessing.std))
+        return replace(preprocessing, channels="L", mean=(mean,), std=(std,))
+    return preprocessing if channels == 3 else None
 
 
 def train(data: str | os.PathLike[str], **words: Any) -> Model:
