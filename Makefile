@@ -1,5 +1,5 @@
 # make demo    install, train on handwritten digits, evaluate, predict     make lint    ruff, mypy
-# make test    install what tests need and run them                        make bench   the tables of docs/results.md
+# make test    install what tests need and run them                        make bench   tables of docs/results.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +19,8 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy
 
 bench: $(VENV)/.test
-	$(BIN)/python bench/run.py
+	$(BIN)/python bench/tflite_parity.py
+	$(BIN)/python bench/ablation.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mobilenet.errors import GraphError
+from mobilenet.family.names import build, list_models
 from mobilenet.graph.graph import Graph, Node, Quantisation, TensorType, trainable_parameters
 from mobilenet.graph.ops import (
     OPERATORS,
@@ -183,6 +184,13 @@ def test_resizing_counts_same_padding_anew_and_names_what_cannot_follow() -> Non
     )
     with pytest.raises(GraphError, match="'flat'"):
         fixed.resized(16, 16)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_a_resized_family_member_is_the_one_built_at_that_size(name: str) -> None:
+    if name.startswith("mobilefacenet"):
+        pytest.skip("its last depthwise kernel is as large as the feature map")
+    assert build(name, resolution=64).resized(96, 80) == build(name, resolution=(96, 80))
 
 
 @pytest.mark.parametrize(

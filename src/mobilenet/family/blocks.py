@@ -137,7 +137,6 @@ def attention_block(draft: Draft, row: AttentionRow, place: Place) -> None:
     (m, d), scores (n h, m), result (n h, d), back to (height, width, h d).
     """
     prefix, start, channels = place.prefix, draft.value, draft.channels
-    height, width, _ = draft.shape
     draft.batch_norm(prefix)
     normed = draft.value
     queries = _matrix(draft, row, f"{prefix}.query", row.heads * row.key_dim)
@@ -145,7 +144,7 @@ def attention_block(draft: Draft, row: AttentionRow, place: Place) -> None:
     draft.add(f"{prefix}.attention.scores", MatMul(transpose_second=True), queries, keys)
     draft.add(f"{prefix}.attention.softmax", Softmax(beta=row.key_dim**-0.5))
     draft.add(f"{prefix}.attention.values", MatMul(), draft.value, values)
-    draft.add(f"{prefix}.attention.reshape", Reshape((height, width, row.heads * row.key_dim)))
+    draft.add(f"{prefix}.attention.reshape", Reshape((row.heads * row.key_dim,)), draft.value, start)
     draft.add(f"{prefix}.project.conv", Conv(out_channels=channels))
     draft.add(f"{prefix}.layer_scale", Mul(constant=True))
     draft.add(f"{prefix}.add", Add(drop_path=place.drop_path), start, draft.value)

@@ -466,9 +466,14 @@ class Resize(Operator):
 
 @dataclass(frozen=True)
 class Reshape(Operator):
-    """The same elements in another shape; one -1 stands for what is left over."""
+    """The same elements in another shape; one -1 stands for what is left over.
+
+    With a second input, its height and width come first and `shape` is the rest: what an attention made of a
+    picture becomes a picture again, at any resolution.
+    """
 
     kind: ClassVar[str] = "reshape"
+    inputs: ClassVar[tuple[int, int]] = (1, 2)
     shape: Shape = (-1,)
 
     def check(self) -> None:
@@ -476,10 +481,11 @@ class Reshape(Operator):
             raise GraphError(f"shape {self.shape} must be sizes with at most one -1")
 
     def output_shape(self, inputs: Sequence[Shape]) -> Shape:
-        elements, known = prod(inputs[0]), prod(n for n in self.shape if n != -1)
-        shape = tuple(elements // known if n == -1 else n for n in self.shape)
+        wanted = (*_spatial(inputs[1])[:2], *self.shape) if len(inputs) == 2 else self.shape
+        elements, known = prod(inputs[0]), prod(n for n in wanted if n != -1)
+        shape = tuple(elements // known if n == -1 else n for n in wanted)
         if prod(shape) != elements:
-            raise GraphError(f"an input of {inputs[0]} does not fit into {self.shape}")
+            raise GraphError(f"an input of {inputs[0]} does not fit into {wanted}")
         return shape
 
 
