@@ -100,6 +100,7 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: dict[str, str]
     types: dict[str, TensorType] = field(init=False, compare=False, repr=False)
+    _places: dict[str, int] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_names(self)
@@ -108,13 +109,13 @@ class Graph:
         for node in self.nodes:
             types[node.name] = _output_type(node, [types[name] for name in node.inputs])
         object.__setattr__(self, "types", types)
+        object.__setattr__(self, "_places", {node.name: place for place, node in enumerate(self.nodes)})
 
     def node(self, name: str) -> Node:
         """The node of this name; raises `GraphError` if there is none."""
-        for node in self.nodes:
-            if node.name == name:
-                return node
-        raise GraphError(f"there is no node '{name}'")
+        if name not in self._places:
+            raise GraphError(f"there is no node '{name}'")
+        return self.nodes[self._places[name]]
 
     def input_shapes(self, node: Node) -> list[Shape]:
         """The shapes of what a node reads."""

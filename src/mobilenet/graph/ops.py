@@ -10,6 +10,7 @@ from __future__ import annotations
 import types
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, replace
+from functools import cache
 from math import isfinite, prod
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
@@ -98,6 +99,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+@cache
 def field_types(kind: type[Operator]) -> dict[str, tuple[Any, bool]]:
     """The fields of an operator class: name -> (type hint, whether it must be given)."""
     hints = get_type_hints(kind)
