@@ -21,7 +21,7 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
@@ -254,7 +254,7 @@ def report(parity: Parity) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
     parser.add_argument("--clothing", type=int, default=100)
     parser.add_argument("--models", default="", help="only files with this in their name")
@@ -269,7 +269,7 @@ def main() -> None:
             results.append(measure(path, pictures, arguments.threads))
             print("\n".join(report(results[-1])), flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
+        arguments.json.write_text(json.dumps(results, default=vars, indent=1) + "\n")
 
 
 if __name__ == "__main__":
