@@ -8,7 +8,6 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,11 +17,11 @@ from rich.markup import escape
 from rich.table import Table
 
 import mobilenet
-from mobilenet.errors import ArgumentError, ImageError, MissingExtraError, MobilenetError
+from mobilenet.errors import ArgumentError, MissingExtraError, MobilenetError
 from mobilenet.learn.options import TrainOptions
 
 if TYPE_CHECKING:
-    from mobilenet.model import Answer, Model
+    from mobilenet.model import Model
     from mobilenet.tasks.classify import ClassificationResult
 
 app = typer.Typer(
@@ -139,11 +138,11 @@ def _print_metrics(metrics: dict[str, Any], report: str | None) -> None:
         shares = (f"{figures[key]:.3f}" for key in ("precision", "recall", "f1"))
         table.add_row(escape(name), str(figures["images"]), *shares)
     out.print(table)
-    out.print(
-        f"top-1 {metrics['top1']:.4f}   top-5 {metrics['top5']:.4f}   on {metrics['images']} pictures"
-        f" ({metrics['split']})   calibration error {metrics['ece']:.4f}"
-        f" (before temperature scaling {metrics['ece_uncalibrated']:.4f})   {metrics['latency_ms']:.1f} ms a picture"
-    )
+    before, after = metrics["ece_uncalibrated"], metrics["ece"]
+    scaled = f" (before temperature scaling {before:.4f})" if before != after else ""
+    images, split, latency = metrics["images"], metrics["split"], metrics["latency_ms"]
+    out.print(f"top-1 {metrics['top1']:.4f}   top-5 {metrics['top5']:.4f}   {images} pictures ({split})")
+    out.print(f"calibration error {after:.4f}{scaled}   {latency:.1f} ms a picture, from file to answer")
     if metrics["skipped"]:
         out.print(f"{metrics['skipped']} bad pictures were skipped")
     if report:
@@ -239,7 +238,8 @@ def import_(
 
 def _summary(model: Model) -> str:
     size = "x".join(map(str, model.input.shape))
-    return f"{model.task}, {size} {model.input.dtype}, {len(model.graph.nodes)} nodes, {_parameters(model):,} parameters"
+    nodes, parameters = len(model.graph.nodes), _parameters(model)
+    return f"{model.task}, {size} {model.input.dtype}, {nodes} nodes, {parameters:,} parameters"
 
 
 def _parameters(model: Model) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import types
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, replace
-from functools import cache
 from math import isfinite, prod
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
@@ -99,11 +98,15 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-@cache
 def field_types(kind: type[Operator]) -> dict[str, tuple[Any, bool]]:
     """The fields of an operator class: name -> (type hint, whether it must be given)."""
-    hints = get_type_hints(kind)
-    return {f.name: (hints[f.name], f.default is MISSING) for f in fields(kind)}
+    if kind not in _field_types:  # resolving the hints takes longer than running a small layer
+        hints = get_type_hints(kind)
+        _field_types[kind] = {f.name: (hints[f.name], f.default is MISSING) for f in fields(kind)}
+    return _field_types[kind]
+
+
+_field_types: dict[type[Operator], dict[str, tuple[Any, bool]]] = {}
 
 
 def _fits(value: Any, hint: Any) -> bool:
