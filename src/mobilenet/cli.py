@@ -265,7 +265,7 @@ def info(model: ModelPath, as_json: AsJson = False) -> None:
 def _info(model: Model, size: int) -> dict[str, Any]:
     return {
         "task": model.task,
-        "model": model.provenance.get("model", ""),
+        "model": model.provenance.get("model") or model.provenance.get("source", ""),
         "input": {"shape": list(model.input.shape), "dtype": model.input.dtype},
         "outputs": {name: list(model.graph.types[node].shape) for name, node in model.graph.outputs.items()},
         "labels": list(model.labels),
@@ -282,8 +282,8 @@ def _info(model: Model, size: int) -> dict[str, Any]:
 
 def _in_words(value: Any) -> str:
     if isinstance(value, list):
-        shown = ", ".join(map(str, value[:12]))
-        return f"{len(value)}: {shown}{', ...' if len(value) > 12 else ''}" if value else "none"
+        shown = "; ".join(map(str, value[:12]))
+        return f"{len(value)}: {shown}{'; ...' if len(value) > 12 else ''}" if value else "none"
     if isinstance(value, dict):
         simple = {k: v for k, v in value.items() if not isinstance(v, dict) and not _long(v)}
         return "\n".join(f"{k}: {v}" for k, v in simple.items()) or "none"
