@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from mobilenet.errors import ArgumentError, GraphError, TrainingError, UnsupportedOperatorError
 from mobilenet.graph import ops
@@ -15,6 +17,7 @@ from mobilenet.run import reference
 
 torch = pytest.importorskip("torch")
 
+from mobilenet.run.torch_depthwise import depthwise_conv  # noqa: E402
 from mobilenet.run.torch_module import GraphModule  # noqa: E402
 
 
@@ -374,3 +377,34 @@ def test_quantised_graphs_are_refused_by_name() -> None:
 def single_quantise() -> Graph:
     node = Node("node", ops.Quantise(), ("in0",), "uint8", Quantisation(0.1))
     return Graph({"in0": TensorType(ROW)}, (node,), {"out": "node"})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    kernel=st.tuples(st.sampled_from([1, 2, 3, 5]), st.sampled_from([1, 3, 5])),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    square=st.booleans(),
+    dtype=st.sampled_from([torch.float64, torch.bfloat16]),
+)
+def test_depthwise_gradients_are_torchs(
+    size: Any, kernel: Any, stride: Any, padding: Any, square: bool, dtype: Any
+) -> None:
+    if square:
+        kernel = (5, 5)
+    assume(all(n + 2 * p >= k for n, k, p in zip(size, kernel, padding, strict=True)))
+    generator = torch.Generator().manual_seed(0)
+    value = torch.randn(2, 4, *size, generator=generator).to(dtype).to(memory_format=torch.channels_last)
+    weight, bias = torch.randn(4, 1, *kernel, generator=generator).to(dtype), torch.randn(4).to(dtype)
+    ours = [tensor.clone().requires_grad_() for tensor in (value, weight, bias)]
+    peer = [tensor.double().requires_grad_() for tensor in (value, weight, bias)]
+    got = depthwise_conv(*ours, stride, padding, (1, 1))
+    wanted = torch.nn.functional.conv2d(*peer, stride, padding, 1, 4)
+    upstream = torch.randn(wanted.shape, generator=generator).to(dtype)
+    got.backward(upstream)
+    wanted.backward(upstream.double())
+    tolerance = 1e-12 if dtype == torch.float64 else 0.02
+    for mine, theirs in zip([got, *(t.grad for t in ours)], [wanted, *(t.grad for t in peer)], strict=True):
+        difference = (mine.detach().double() - theirs.detach()).abs().max()
+        assert difference <= tolerance * max(float(theirs.detach().abs().max()), 1.0)

@@ -206,7 +206,7 @@ class Trainer:
 
     def _agree(self, loss: Tensor) -> None:
         """Adds up the processes' losses and stops them all if one was told to, at the same step."""
-        figures = torch.stack([loss.double().cpu(), torch.tensor(float(self.signals.signal), dtype=torch.float64)])
+        figures = torch.tensor([float(loss), float(self.signals.signal)], dtype=torch.float64)
         total, stop = self.machine.total(figures.to(self._figures_device())).tolist()
         if total != total or total in (float("inf"), float("-inf")):
             raise TrainingError(self._divergence(f"the loss of epoch {self.position.epoch + 1}"))

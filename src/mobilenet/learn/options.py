@@ -53,28 +53,34 @@ class TrainOptions:
         metadata={"help": "ROOT/{train,val,test}/CLASS/*, ROOT/CLASS/*, or a CSV file of path,label."}
     )
     model: str = _option("mobilenet_v2", "Network to train from scratch (see `mobilenet list`).")
-    width: float | None = _option(None, "Width multiplier of the network. [default: its own]")
-    resolution: int | None = _option(None, "Side of the input in pixels. [default: the network's own]")
+    width: float | None = _option(None, "Width multiplier of the network. Default: its own.")
+    resolution: int | None = _option(None, "Side of the input in pixels. Default: the network's own.")
     dialect: str | None = _option(None, "Whose details the network follows: paper, torchvision, timm, keras, ...")
     pretrained: str | None = _option(None, "Start from this model file or official .tflite file instead.")
     freeze: str = _option("0", "Do not train the first N blocks, or any layer but the last ('features').")
-    epochs: int | None = _option(None, "Passes over the pictures. [default: 8 with --pretrained, else 60]")
+    epochs: int | None = _option(None, "Passes over the pictures. Default: 8 with --pretrained, else 60.")
     batch: int = _option(32, "Pictures a step, over all processes together.")
-    lr0: float | None = _option(None, "Highest learning rate. [default: by optimizer, lower with --pretrained]")
+    lr0: float | None = _option(None, "Highest learning rate. Default: by optimizer, lower with --pretrained.")
     optimizer: str = _option("adamw", "adamw, sgd or rmsprop.")
-    weight_decay: float | None = _option(None, "Decay of convolution and dense weights.")
+    weight_decay: float | None = _option(
+        None, "Decay of convolution and dense weights. Default: 0.01 with --pretrained, else 0.02."
+    )
     warmup_epochs: float | None = _option(
         None, "Epochs in which the learning rate rises; then it falls as a cosine."
     )
-    layer_rate: float | None = _option(None, "Learning rate of the first layer as a share of the last layer's.")
+    layer_rate: float | None = _option(
+        None, "Learning rate of the first layer as a share of the last's. Default: 0.5 or 1."
+    )
     label_smoothing: float = _option(0.1, "Share of each target that is spread over all classes.")
     mixup: float = _option(0.0, "Alpha of mixup; 0 is off.")
     cutmix: float = _option(0.0, "Alpha of CutMix; 0 is off.")
     randaugment: int = _option(0, "Magnitude of RandAugment, 1 to 10, two operations a picture; 0 is off.")
-    crop_area: float | None = _option(None, "Smallest share of a picture that a random crop keeps; 1 is no crop.")
+    crop_area: float | None = _option(
+        None, "Smallest share of a picture that a random crop keeps. Default: 0.35 or 0.5."
+    )
     flip: float = _option(0.5, "Share of pictures that are mirrored; 0 where left and right matter (text).")
     colour: float = _option(0.2, "How far brightness, contrast and saturation change; 0 is off.")
-    dropout: float | None = _option(None, "Dropout before the last layer. [default: the network's own]")
+    dropout: float | None = _option(None, "Dropout before the last layer. Default: the network's own.")
     drop_path: float = _option(0.0, "Stochastic depth: share of samples for which the last block is left out.")
     ema: float = _option(0.9998, "Decay of the running average of the weights; 0 is off.")
     class_weights: str = _option("none", "none, or auto: rare classes count as much as frequent ones.")
@@ -87,7 +93,7 @@ class TrainOptions:
     seed: int = _option(0, "Of the weights and the augmentation; the split of the data does not depend on it.")
     resume: bool = _option(False, "Go on with the run of this name, or with the newest.")
     project: str = _option("runs", "Folder of the runs.")
-    name: str | None = _option(None, "Name of the run; a number is added if it is taken. [default: train]")
+    name: str | None = _option(None, "Name of the run; a number is added if it is taken. Default: train.")
     on_bad_picture: str = _option("stop", "skip or stop.")
     save_period_seconds: float = _option(300.0, "How often the state is saved within an epoch; 0 is never.")
 

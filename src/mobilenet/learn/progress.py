@@ -73,7 +73,7 @@ class Reporter:
         if self._console.is_terminal:
             with self._bar() as bar:
                 number = bar.add_task(title, total=total, completed=done, figures="")
-                yield self._bar_advance(bar, number, title, total, start)
+                yield self._bar_advance(bar, number, title, total, done, start)
         else:
             yield self._line_advance(title, total, done, start)
 
@@ -88,7 +88,9 @@ class Reporter:
             transient=True,
         )
 
-    def _bar_advance(self, bar: Progress, number: Any, title: str, total: int, start: float) -> Advance:
+    def _bar_advance(
+        self, bar: Progress, number: Any, title: str, total: int, before: int, start: float
+    ) -> Advance:
         done = 0
 
         def advance(count: int, **figures: float) -> None:
@@ -97,7 +99,7 @@ class Reporter:
             shown = [f"{done / max(time.monotonic() - start, 1e-9):.0f} img/s"]
             shown += [f"{name} {value:.3f}" for name, value in figures.items()]
             bar.update(number, advance=count, figures="  ".join(shown))
-            self._tell({"event": "progress", "task": title, "done": done, "total": total, **figures})
+            self._tell({"event": "progress", "task": title, "done": before + done, "total": total, **figures})
 
         return advance
 

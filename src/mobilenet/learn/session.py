@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from signal import Signals
@@ -12,30 +10,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from mobilenet.errors import ArgumentError, DataError, TrainingError
+from mobilenet.errors import TrainingError
 from mobilenet.graph.graph import Weights
-from mobilenet.graph.ops import BatchNorm
 from mobilenet.learn import checkpoint
 from mobilenet.learn.data import EvaluationData, Mixing, TrainingData
 from mobilenet.learn.freezing import frozen_nodes
 from mobilenet.learn.interrupt import Stopped, StopSignals
 from mobilenet.learn.loop import Position, Trainer
 from mobilenet.learn.machine import Machine
-from mobilenet.learn.options import FREE_ON_RESUME, TrainOptions
+from mobilenet.learn.options import TrainOptions
 from mobilenet.learn.outcome import best_module, measure, write_best, write_measured, write_pictures
+from mobilenet.learn.prepare import check_batch, checked_folder, identity_of
 from mobilenet.learn.progress import Listener, Reporter
-from mobilenet.learn.run_folder import RunFolder, latest_run, new_run
+from mobilenet.learn.resume import State, find_run, resumed_options
+from mobilenet.learn.run_folder import RunFolder, new_run
 from mobilenet.learn.start import Start, fingerprint, make_start
 from mobilenet.learn.train import TrainResult
 from mobilenet.learn.transfer import EmbeddingCache, Head, balanced_weights, embed, fit_head
 from mobilenet.pictures.augment import Augmentation
-from mobilenet.pictures.folders import PictureFolder, handle_bad_pictures, read_dataset, without_bad_pictures
+from mobilenet.pictures.folders import PictureFolder
 from mobilenet.run.torch_module import GraphModule
 
 TASK = "classify"
 TRAIN_SHARE, VAL_SHARE = 0.8, 0.2  # of the memory for pictures
-
-State = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 
 def run_session(options: TrainOptions, listener: Listener | None) -> TrainResult:
@@ -56,7 +53,7 @@ class Session:
 
     def __init__(self, options: TrainOptions, listener: Listener | None, signals: StopSignals) -> None:
         self.signals = signals
-        self.run, state = find_run(options) if options.resume else (None, None)
+        self.run, state = find_run(options, TASK) if options.resume else (None, None)
         self.state: State | None = state
         self.options = resumed_options(options, state[1]) if state else options.filled()
         self.machine = Machine(self.options)
@@ -64,17 +61,12 @@ class Session:
 
     def train(self) -> TrainResult:
         """The whole run; what cannot work is found before a folder is made."""
-        folder = self._checked_folder()
+        folder = checked_folder(self.options, self.machine, self.reporter, self.signals.check)
         start = make_start(self.options, folder.classes)
         frozen = frozen_nodes(start.contents.graph, start.classifier, self.options.freeze)
         if self.options.freeze != "features":
             check_batch(start, frozen, self.options.batch, len(folder.splits["train"]))
-        self.identity = identity_of(folder, start)
-        if self.state and self.state[1]["identity"] != self.identity:
-            raise TrainingError(
-                f"{self.run_folder.path}: the pictures or the pretrained file changed since this run was started; "
-                "put them back, or start another run"
-            )
+        self._check_identity(folder, start)
         self._open_run()
         val = self._evaluation_data(folder, "val", start, VAL_SHARE)
         position = Position()
@@ -96,36 +88,13 @@ class Session:
 
     # -- before training -----------------------------------------------------------------------------------
 
-    def _checked_folder(self) -> PictureFolder:
-        """The data set without bad pictures, the same in every process; the main process opens the pictures.
-
-        The split of data that are not split yet does not depend on --seed: `mobilenet evaluate` must find the
-        pictures that were held out.
-        """
-        folder = read_dataset(self.options.data)
-        for split in ("train", "val"):
-            if split not in folder.splits:
-                raise DataError(f"{folder.root}: there is no split '{split}', which training needs")
-        bad = json.loads(self.machine.text_from_main(lambda: json.dumps(self._bad_pictures(folder))))
-        for path, reason in bad:
-            self.reporter.say(f"skipped: {path}: {reason}")
-        return without_bad_pictures(folder, [(Path(path), reason) for path, reason in bad])
-
-    def _bad_pictures(self, folder: PictureFolder) -> list[tuple[str, str]]:
-        total = sum(map(len, folder.splits.values()))
-        with self.reporter.task("checking the pictures", total) as advance:
-            done = 0
-
-            def progress(now: int, _total: int) -> None:
-                nonlocal done
-                self.signals.check()
-                advance(now - done)
-                done = now
-
-            threads = max(1, self.options.workers)
-            mode = self.options.on_bad_picture
-            _, bad = handle_bad_pictures(folder, mode, threads=threads, progress=progress)
-        return [(str(path), reason) for path, reason in bad]
+    def _check_identity(self, folder: PictureFolder, start: Start) -> None:
+        self.identity = identity_of(folder, start)
+        if self.state and self.state[1]["identity"] != self.identity:
+            raise TrainingError(
+                f"{self.run_folder.path}: the pictures or the pretrained file changed since this run was started; "
+                "put them back, or start another run"
+            )
 
     def _open_run(self) -> None:
         """The folder of the run; the main process makes it."""
@@ -139,8 +108,10 @@ class Session:
                 self.run.clear_leftovers()
                 self.run.write_arguments(self.options)
         self.signals.farewell = f"left at once; the last state that was saved is {self.run.last}"
-        verb = "going on with" if self.state else "run"
         self.reporter.open(self.run.path)
+        if self.options.resume and self.state is None:
+            self.reporter.say("there is no saved state to go on with; starting from the beginning")
+        verb = "going on with" if self.state else "run"
         self.reporter.say(f"{verb} {self.run.path} on {self.machine.describe()}")
 
     def _evaluation_data(self, folder: PictureFolder, split: str, start: Start, share: float) -> EvaluationData:
@@ -289,61 +260,6 @@ class Session:
         else:
             text = "no step was done, so there is nothing to resume"
         self.reporter.say(f"stopped by {name}: {text}")
-
-
-def find_run(options: TrainOptions) -> tuple[RunFolder | None, State | None]:
-    """The run to resume, and its state unless it was stopped before it saved one.
-
-    Raises:
-        ArgumentError: it is finished.
-        TrainingError: its state is damaged.
-    """
-    run = latest_run(options.project, TASK, options.name)
-    if run is None or not run.last.exists():
-        return run, None
-    state = checkpoint.load_state(run.last)
-    if state[1].get("finished"):
-        raise ArgumentError(f"--resume: {run.path} is finished; leave out --resume to start another run")
-    return run, state
-
-
-def resumed_options(given: TrainOptions, values: dict[str, Any]) -> TrainOptions:
-    """The options of the run that is resumed; only where and how fast it runs may change.
-
-    Raises:
-        ArgumentError: another option was given than the run was started with.
-    """
-    saved = TrainOptions(**values["options"])
-    for name in given.changed_from(saved):
-        raise ArgumentError(
-            f"--{name.replace('_', '-')} {getattr(given, name)}: the run that is resumed was started with "
-            f"{getattr(saved, name)}, which cannot change"
-        )
-    return replace(saved, **{name: getattr(given, name) for name in FREE_ON_RESUME})
-
-
-def check_batch(start: Start, frozen: set[str], batch: int, samples: int) -> None:
-    """Raises `TrainingError` if a batch norm that learns would see one picture at a time."""
-    learning = [
-        node.name
-        for node in start.contents.graph.nodes
-        if isinstance(node.operator, BatchNorm) and node.name not in frozen
-    ]
-    if learning and min(batch, samples) < 2:
-        raise TrainingError(
-            f"a batch of one picture cannot train batch norm '{learning[0]}', which needs statistics over "
-            "several: use --batch 2 or more"
-        )
-
-
-def identity_of(folder: PictureFolder, start: Start) -> dict[str, Any]:
-    """What makes a run the same run: its samples, classes, and what it starts from."""
-    digest = hashlib.sha256()
-    for split, samples in sorted(folder.splits.items()):
-        for sample in samples:
-            path = sample.path.relative_to(folder.root) if sample.path.is_relative_to(folder.root) else sample.path
-            digest.update(f"{split}\0{path}\0{sample.label}\0".encode("utf-8", "surrogateescape"))
-    return {"samples": digest.hexdigest(), "classes": list(folder.classes), "start": fingerprint(start.contents)}
 
 
 def with_head(start: Start, head: Head) -> Weights:

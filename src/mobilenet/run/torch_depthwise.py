@@ -1,8 +1,12 @@
-"""Depthwise convolution whose backward pass is fast on CPUs where torch's own is not.
+"""Depthwise convolution that trains fast on CPUs where torch's own does not.
 
-oneDNN has no fast kernel for the gradient of a strided depthwise convolution with respect to its input: in
-bfloat16 that one step takes 20 to 100 times as long as the forward pass. It is the same sum as a depthwise
-convolution without stride over the gradient with zeros in between, for which there is a fast kernel.
+oneDNN (as of torch 2.13) lacks three fast kernels that MobileNets need, each of which would be a large part of
+a training step; here the same sums are made of kernels that it has:
+
+- the gradient by the input of a strided convolution (in bfloat16 20 to 100 times slower than the forward pass) is
+  a convolution without stride over the gradient with zeros in between;
+- the gradient by a 5 x 5 kernel in bfloat16 (30 times slower) is made of four gradients by 3 x 3 kernels;
+- a kernel that is larger than the map, most of whose taps only ever see padding, is cut to the taps that see it.
 """
 
 from __future__ import annotations
@@ -15,70 +19,130 @@ from torch import Tensor
 
 from mobilenet.graph.ops import Pair
 
+HALF = (torch.bfloat16, torch.float16)
 
-class _StridedDepthwise(torch.autograd.Function):
-    """(B, C, H, W) with weight (C * multiplier, 1, kernel height, kernel width)."""
+
+def depthwise_conv(
+    value: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair
+) -> Tensor:
+    """`torch.nn.functional.conv2d` with a group for each channel of `value`, in the dtype of autocast.
+
+    Args:
+        value: (B, C, H, W).
+        weight: (C * multiplier, 1, kernel height, kernel width).
+        bias: (C * multiplier), or none.
+        stride, padding, dilation: vertical, horizontal; padding on both sides.
+    """
+    if value.device.type != "cpu" or dilation != (1, 1):
+        return F.conv2d(value, weight, bias, stride, padding, dilation, value.shape[1])
+    weight, padding = _without_idle_taps(value, weight, stride, padding)
+    if not (torch.is_grad_enabled() and _profits(value, weight, stride, padding)):
+        return F.conv2d(value, weight, bias, stride, padding, 1, value.shape[1])
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        value, weight = value.to(dtype), weight.to(dtype)
+        bias = bias.to(dtype) if bias is not None else None
+    return cast(Tensor, _Depthwise.apply(value, weight, bias, stride, padding))  # type: ignore[no-untyped-call]
+
+
+def _profits(value: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> bool:
+    inside = all(p < k for p, k in zip(padding, weight.shape[2:], strict=True))
+    learns = value.requires_grad or weight.requires_grad
+    return learns and inside and weight.shape[0] == value.shape[1] and (stride != (1, 1) or _is_5x5(weight))
+
+
+def _is_5x5(weight: Tensor) -> bool:
+    return tuple(weight.shape[2:]) == (5, 5)
+
+
+def _without_idle_taps(value: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> tuple[Tensor, Pair]:
+    """The kernel and padding without rows and columns of taps that see nothing but padding."""
+    spans = [
+        _useful_taps(n, k, s, p)
+        for n, k, s, p in zip(value.shape[2:], weight.shape[2:], stride, padding, strict=True)
+    ]
+    (top, bottom, above), (left, right, before) = spans
+    return weight[:, :, top:bottom, left:right], (above, before)
+
+
+def _useful_taps(size: int, kernel: int, stride: int, padding: int) -> tuple[int, int, int]:
+    """Along one axis: the first useful tap, one past the last, and the padding that is left."""
+    outputs = (size + 2 * padding - kernel) // stride + 1
+    first = max(0, padding - (outputs - 1) * stride)
+    end = min(kernel, size + padding)
+    left = padding - first
+    same = left >= 0 and (size + 2 * left - (end - first)) // stride + 1 == outputs
+    return (first, end, left) if same else (0, kernel, padding)
+
+
+class _Depthwise(torch.autograd.Function):
+    """With one filter a channel; gradients by the kernels that oneDNN is good at."""
 
     @staticmethod
     def forward(
         context: Any, value: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
     ) -> Tensor:
         context.save_for_backward(value, weight)
-        context.stride, context.padding, context.biased = stride, padding, bias is not None
+        context.stride, context.padding = stride, padding
         return F.conv2d(value, weight, bias, stride, padding, 1, value.shape[1])
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         value, weight = context.saved_tensors
         (gradient,) = gradients
-        _, learns, biased = context.needs_input_grad[:3]
-        by_value = _input_gradient(gradient, value, weight, context.stride, context.padding)
-        _, by_weight, by_bias = torch.ops.aten.convolution_backward(
-            gradient,
-            value,
-            weight,
-            [weight.shape[0]] if context.biased else None,
-            context.stride,
-            context.padding,
-            [1, 1],
-            False,
-            [0, 0],
-            value.shape[1],
-            [False, learns, biased],
+        by_value, by_weight, by_bias = context.needs_input_grad[:3]
+        arguments = (gradient, value, weight, context.stride, context.padding)
+        return (
+            _input_gradient(*arguments) if by_value else None,
+            _weight_gradient(*arguments) if by_weight else None,
+            gradient.sum((0, 2, 3)) if by_bias else None,
+            None,
+            None,
         )
-        return by_value, by_weight, by_bias, None, None
 
 
 def _input_gradient(gradient: Tensor, value: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+    if stride == (1, 1):
+        return _torch_gradient(gradient, value, weight, stride, padding, by_weight=False)
     (height, width), (kernel_height, kernel_width) = value.shape[2:], weight.shape[2:]
     size = (*gradient.shape[:2], height + kernel_height - 1, width + kernel_width - 1)
     spread = torch.empty(size, dtype=gradient.dtype, memory_format=torch.channels_last).zero_()
     top, left = kernel_height - 1 - padding[0], kernel_width - 1 - padding[1]
-    rows, columns = gradient.shape[2:]
-    spread[:, :, top : top + rows * stride[0] : stride[0], left : left + columns * stride[1] : stride[1]] = (
-        gradient
-    )
+    bottom, right = (start + n * s for start, n, s in zip((top, left), gradient.shape[2:], stride, strict=True))
+    spread[:, :, top : bottom : stride[0], left : right : stride[1]] = gradient
     return F.conv2d(spread, weight.flip(2, 3), groups=value.shape[1])
 
 
-def depthwise_conv(
-    value: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair
+def _weight_gradient(gradient: Tensor, value: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+    if not (_is_5x5(weight) and value.dtype in HALF):
+        return _torch_gradient(gradient, value, weight, stride, padding, by_weight=True)
+    (rows, columns), (vertical, horizontal) = gradient.shape[2:], stride
+    height, width = (rows - 1) * vertical + 3, (columns - 1) * horizontal + 3  # what 3 x 3 kernels see
+    padded = F.pad(value, (padding[1], padding[1], padding[0], padding[0]))
+    part, result = weight[:, :, :3, :3].contiguous(), torch.empty_like(weight)
+    for top in (0, 2):
+        for left in (0, 2):
+            seen = padded[:, :, top : top + height, left : left + width]
+            seen = seen.contiguous(memory_format=torch.channels_last)
+            piece = _torch_gradient(gradient, seen, part, stride, (0, 0), by_weight=True)
+            result[:, :, top : top + 3, left : left + 3] = piece
+    return result
+
+
+def _torch_gradient(
+    gradient: Tensor, value: Tensor, weight: Tensor, stride: Pair, padding: Pair, *, by_weight: bool
 ) -> Tensor:
-    """`torch.nn.functional.conv2d` with a group for each channel of `value`, in the dtype of autocast."""
-    learns = torch.is_grad_enabled() and value.requires_grad
-    if (
-        value.device.type != "cpu"
-        or not learns
-        or not _has_fast_gradient(value, weight, stride, padding, dilation)
-    ):
-        return F.conv2d(value, weight, bias, stride, padding, dilation, value.shape[1])
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        value, weight = value.to(dtype), weight.to(dtype)
-        bias = bias.to(dtype) if bias is not None else None
-    return cast(Tensor, _StridedDepthwise.apply(value, weight, bias, stride, padding))  # type: ignore[no-untyped-call]
-
-
-def _has_fast_gradient(value: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> bool:
-    inside = all(p < k for p, k in zip(padding, weight.shape[2:], strict=True))
-    return stride != (1, 1) and dilation == (1, 1) and weight.shape[0] == value.shape[1] and inside
+    found = torch.ops.aten.convolution_backward(
+        gradient,
+        value,
+        weight,
+        None,
+        stride,
+        padding,
+        (1, 1),
+        False,
+        (0, 0),
+        value.shape[1],
+        [not by_weight, by_weight, False],
+    )
+    return cast(Tensor, found[1 if by_weight else 0])

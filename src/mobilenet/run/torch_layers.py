@@ -1,19 +1,12 @@
-"""What each operator does in torch: one small `nn.Module` per operator, parameters in the graph's own layout.
-
-A value whose shape is (height, width, channels) flows as (batch, channels, height, width) in channels_last
-memory, which is NHWC in memory; every other value flows as (batch, *shape). The meaning of each operator is that
-of `run/reference.py`.
-"""
+"""What each operator does in torch: one small `nn.Module` per operator, with the meaning of `run/reference.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import floor
-from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mobilenet.errors import TrainingError, UnsupportedOperatorError
 from mobilenet.graph.ops import (
@@ -33,7 +26,6 @@ from mobilenet.graph.ops import (
     Mul,
     Operator,
     Pad,
-    Parameter,
     Reshape,
     Resize,
     Shape,
@@ -43,88 +35,16 @@ from mobilenet.graph.ops import (
 )
 from mobilenet.run.torch_batch_norm import batch_norm_over_processes, processes, widened
 from mobilenet.run.torch_depthwise import depthwise_conv
-
-SLIM_SIXTH = 0.16667  # TF-slim's constant in place of 1 / 6
-
-
-def nhwc(value: Tensor) -> Tensor:
-    """A value with its axes in the graph's order: (batch, height, width, channels) if it is a picture."""
-    return value.permute(0, 2, 3, 1) if value.dim() == 4 else value
+from mobilenet.run.torch_layer import Layer, along_channels, channel_axis, nchw, nhwc
+from mobilenet.run.torch_shape_layers import ConcatLayer, PadLayer, ReshapeLayer, ResizeLayer, TransposeLayer
 
 
-def nchw(value: Tensor) -> Tensor:
-    """The inverse of `nhwc`: no copy, so a contiguous NHWC tensor is channels_last for free."""
-    return value.permute(0, 3, 1, 2) if value.dim() == 4 else value
-
-
-def _channel_axis(value: Tensor) -> int:
-    return 1 if value.dim() == 4 else -1
-
-
-def _along_channels(parameter: Tensor, value: Tensor) -> Tensor:
-    """A (channels) tensor so that it multiplies the channels of `value`."""
-    return parameter.view(-1, 1, 1) if value.dim() == 4 else parameter
-
-
-class Layer(nn.Module):
-    """Base: holds the parameters of a node under the graph's names, shapes and layout."""
-
-    def __init__(self, operator: Operator, inputs: Sequence[Shape]) -> None:
-        super().__init__()
-        self.activation = getattr(operator, "activation", "none")
-        self.parameter_names = tuple(operator.parameters(inputs))
-        for name, parameter in operator.parameters(inputs).items():
-            self._hold(name, parameter)
-
-    def _hold(self, name: str, parameter: Parameter) -> None:
-        start = torch.ones if name in ("gamma", "variance") else torch.zeros
-        tensor = start(parameter.shape)
-        if parameter.trainable:
-            self.register_parameter(name, nn.Parameter(tensor))
-        else:
-            self.register_buffer(name, tensor)
-
-    def held(self, name: str) -> Tensor:
-        """The parameter or buffer of this name."""
-        return cast(Tensor, getattr(self, name))
-
-    def optional_bias(self) -> Tensor | None:
-        """The bias, if the operator has one."""
-        return self.held("bias") if "bias" in self.parameter_names else None
-
-    def activated(self, value: Tensor) -> Tensor:
-        """The activation that the operator carries; `value` is fresh, so it may be overwritten."""
-        if self.activation == "none":
-            return value
-        if self.activation == "prelu":
-            return _prelu(value, self.held("alpha"))
-        return ACTIVATIONS[self.activation](value)
-
-
-def _prelu(value: Tensor, alpha: Tensor) -> Tensor:
-    if value.dim() in (2, 4):
-        return F.prelu(value, alpha.to(value.dtype))
-    return value.clamp(min=0) + alpha * value.clamp(max=0)
-
-
-# In place where autograd permits it: each is given a tensor that nothing else reads.
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu_,
-    "relu6": lambda x: F.hardtanh_(x, 0.0, 6.0),
-    "hard_swish": lambda x: F.hardswish(x, inplace=True),
-    "hard_sigmoid": lambda x: F.hardsigmoid(x, inplace=True),
-    "hard_sigmoid_slim": lambda x: F.relu6(x + 3.0) * SLIM_SIXTH,
-    "sigmoid": torch.sigmoid_,
-    "gelu": F.gelu,
-}
-
-
-def _padded(value: Tensor, padding: Sides, filler: float = 0.0) -> tuple[Tensor, tuple[int, int]]:
+def _padded(value: Tensor, padding: Sides) -> tuple[Tensor, tuple[int, int]]:
     """`value` with what a symmetric padding cannot do already around it, and the padding that is left to do."""
     top, bottom, left, right = padding
     if top == bottom and left == right:
         return value, (top, left)
-    return F.pad(value, (left, right, top, bottom), value=filler), (0, 0)
+    return F.pad(value, (left, right, top, bottom)), (0, 0)
 
 
 class ConvLayer(Layer):
@@ -226,7 +146,7 @@ class MulLayer(Layer):
 
     def forward(self, value: Tensor, gate: Tensor | None = None) -> Tensor:
         if gate is None:
-            gate = _along_channels(self.held("weight"), value)
+            gate = along_channels(self.held("weight"), value)
         return self.activated(value * gate.to(value.dtype))
 
 
@@ -274,96 +194,6 @@ class MaxPoolLayer(Layer):
         return self.activated(F.max_pool2d(value, self.operator.kernel, self.operator.stride))
 
 
-class PadLayer(Layer):
-    """Zeros around the picture."""
-
-    def __init__(self, operator: Pad, inputs: Sequence[Shape]) -> None:
-        super().__init__(operator, inputs)
-        self.padding = operator.padding
-
-    def forward(self, value: Tensor) -> Tensor:
-        top, bottom, left, right = self.padding
-        return F.pad(value, (left, right, top, bottom))
-
-
-class ConcatLayer(Layer):
-    """Along the channels."""
-
-    def forward(self, *values: Tensor) -> Tensor:
-        return torch.cat(values, _channel_axis(values[0]))
-
-
-class ResizeLayer(Layer):
-    """One axis after the other, with the coordinate rule of the operator."""
-
-    def __init__(self, operator: Resize, inputs: Sequence[Shape]) -> None:
-        super().__init__(operator, inputs)
-        self.operator = operator
-
-    def forward(self, value: Tensor, like: Tensor | None = None) -> Tensor:
-        size = self.operator.size or (tuple(like.shape[2:]) if like is not None else ())
-        for axis, target in zip((2, 3), size, strict=True):
-            value = self._resampled(value, axis, target)
-        return value
-
-    def _resampled(self, value: Tensor, axis: int, target: int) -> Tensor:
-        source = value.shape[axis]
-        positions = [_position(self.operator, t, source, target) for t in range(target)]
-        if self.operator.method == "nearest":
-            return value.index_select(
-                axis, _indices([_nearest(self.operator, p, source) for p in positions], value)
-            )
-        clamped = [min(max(p, 0.0), source - 1.0) for p in positions]
-        low = [floor(p) for p in clamped]
-        share = torch.tensor([p - i for p, i in zip(clamped, low, strict=True)], device=value.device)
-        share = share.to(value.dtype).view(-1, *[1] * (3 - axis))
-        first = value.index_select(axis, _indices(low, value))
-        second = value.index_select(axis, _indices([min(i + 1, source - 1) for i in low], value))
-        return first + (second - first) * share
-
-
-def _indices(positions: Sequence[int], value: Tensor) -> Tensor:
-    return torch.tensor(positions, device=value.device)
-
-
-def _position(operator: Resize, target: int, source_size: int, target_size: int) -> float:
-    """Where in the source a target pixel lies."""
-    if operator.align_corners and target_size > 1:
-        return target * ((source_size - 1) / (target_size - 1))
-    if operator.half_pixel_centers and operator.method == "bilinear":
-        return (target + 0.5) * (source_size / target_size) - 0.5
-    if operator.half_pixel_centers:
-        return (target + 0.5) * (source_size / target_size)
-    return target * (source_size / target_size)
-
-
-def _nearest(operator: Resize, position: float, size: int) -> int:
-    nearest = floor(position + 0.5) if operator.align_corners else floor(position)
-    return min(nearest, size - 1)
-
-
-class ReshapeLayer(Layer):
-    """In the order of NHWC."""
-
-    def __init__(self, operator: Reshape, inputs: Sequence[Shape]) -> None:
-        super().__init__(operator, inputs)
-        self.shape = operator.output_shape(inputs)
-
-    def forward(self, value: Tensor, like: Tensor | None = None) -> Tensor:  # noqa: ARG002 - the shape is known
-        return nchw(nhwc(value).reshape(value.shape[0], *self.shape))
-
-
-class TransposeLayer(Layer):
-    """Axes as the graph counts them."""
-
-    def __init__(self, operator: Transpose, inputs: Sequence[Shape]) -> None:
-        super().__init__(operator, inputs)
-        self.axes = (0, *(axis + 1 for axis in operator.axes))
-
-    def forward(self, value: Tensor) -> Tensor:
-        return nchw(nhwc(value).permute(self.axes))
-
-
 class MatMulLayer(Layer):
     """(batch, n, k) x (batch, k, m)."""
 
@@ -383,7 +213,7 @@ class SoftmaxLayer(Layer):
         self.beta = operator.beta
 
     def forward(self, value: Tensor) -> Tensor:
-        return torch.softmax(value * self.beta if self.beta != 1.0 else value, _channel_axis(value))
+        return torch.softmax(value * self.beta if self.beta != 1.0 else value, channel_axis(value))
 
 
 class L2NormaliseLayer(Layer):
@@ -395,7 +225,7 @@ class L2NormaliseLayer(Layer):
 
     def forward(self, value: Tensor) -> Tensor:
         value = widened(value)
-        squares = value.square().sum(_channel_axis(value), keepdim=True)
+        squares = value.square().sum(channel_axis(value), keepdim=True)
         return value * squares.clamp(min=self.epsilon).rsqrt()
 
 
@@ -403,7 +233,7 @@ class ArgMaxLayer(Layer):
     """int64; the lowest index wins."""
 
     def forward(self, value: Tensor) -> Tensor:
-        return nchw(value.argmax(_channel_axis(value)))
+        return nchw(value.argmax(channel_axis(value)))
 
 
 LAYERS: dict[type[Operator], Callable[..., Layer]] = {

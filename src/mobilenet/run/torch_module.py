@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from mobilenet.errors import ArgumentError, GraphError, TrainingError, UnsupportedOperatorError
 from mobilenet.graph.graph import Graph, Node, Weights
 from mobilenet.run.torch_batch_norm import widened
-from mobilenet.run.torch_layers import BatchNormLayer, Layer, layer, nchw, nhwc
+from mobilenet.run.torch_layer import Layer, nchw, nhwc
+from mobilenet.run.torch_layers import BatchNormLayer, layer
 
 
 class GraphModule(nn.Module):
