@@ -79,8 +79,8 @@ def measure(
 def train_once(name: str, width: float, side: int, seed: int, data: Path, words: argparse.Namespace) -> float:
     """Top-1 on the test split."""
     run = f"{name}_{width}_{side}_{seed}"
-    model = mobilenet.train(data, model=name, width=width, resolution=side, epochs=words.epochs, seed=seed, flip=0.0,
-                            project=str(words.output), name=run)  # fmt: skip
+    model = mobilenet.train(data, model=name, width=width, resolution=side, epochs=words.epochs, seed=seed,
+                            flip=0.0, project=str(words.output), name=run)  # fmt: skip
     return float(model.evaluate(data)["top1"])
 
 
