@@ -71,7 +71,8 @@ def _useful_taps(size: int, kernel: int, stride: int, padding: int) -> tuple[int
     first = max(0, padding - (outputs - 1) * stride)
     end = min(kernel, size + padding)
     left = padding - first
-    same = left >= 0 and (size + 2 * left - (end - first)) // stride + 1 == outputs
+    some = first < end  # else every tap sees nothing but padding
+    same = some and left >= 0 and (size + 2 * left - (end - first)) // stride + 1 == outputs
     return (first, end, left) if same else (0, kernel, padding)
 
 
