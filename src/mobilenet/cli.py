@@ -35,6 +35,8 @@ app = typer.Typer(
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
+MATRIX_CLASSES = 100  # above, JSON leaves the confusion matrix out: a million numbers for 1,000 classes
+
 ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A model file, or an official .tflite file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -125,7 +127,8 @@ def evaluate(
             data, split=split, batch=batch, on_bad_picture=on_bad_picture, report=report, on_progress=advance
         )
     if as_json:
-        _print_json(metrics)
+        many = len(metrics["per_class"]) > MATRIX_CLASSES
+        _print_json({key: value for key, value in metrics.items() if not (many and key == "confusion")})
     else:
         _print_metrics(metrics, report)
 
