@@ -167,8 +167,9 @@ class Model(ModelContents):
         Float outputs may differ by `tolerance` of the largest absolute value; integers not at all.
         """
         for number, check in enumerate(self.checks):
+            outputs = self._check_outputs(check.picture)
             for name, expected in check.outputs.items():
-                found = self._check_outputs(check.picture)[name]
+                found = outputs[name]
                 scale = 0.0 if expected.dtype != np.float32 else tolerance * float(np.abs(expected).max())
                 difference = np.abs(found.astype(np.float64) - expected.astype(np.float64)).max()
                 if difference > scale:
