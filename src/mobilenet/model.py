@@ -19,7 +19,7 @@ from mobilenet.files.contents import Check, ModelContents
 from mobilenet.files.model_file import read_model_file, write_model_file
 from mobilenet.graph.fold import fold
 from mobilenet.graph.graph import Graph, TensorType, Weights
-from mobilenet.pictures.decode import Picture, decode
+from mobilenet.pictures.decode import Picture
 from mobilenet.pictures.preprocess import Preprocessing
 from mobilenet.run import reference
 from mobilenet.tasks.classify import ClassificationResult, Probabilities, scores_to_probabilities
@@ -213,7 +213,7 @@ class Model(ModelContents):
         start = time.perf_counter()
         path = os.fspath(picture) if isinstance(picture, str | os.PathLike) else None
         try:
-            pixels = self._picture_rule.geometry(decode(picture))
+            pixels = self._picture_rule.pixels(picture)
         except ImageError as error:
             return path, error, 0.0
         return path, self.to_input(pixels), (time.perf_counter() - start) * 1e3
