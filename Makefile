@@ -1,14 +1,21 @@
 # make demo    install, train on handwritten digits, evaluate, predict     make lint    ruff, mypy
 # make test    install what tests need and run them                        make bench   tables of docs/results.md
+# make engine  compile native/ again after a change (test, lint and bench do so by themselves)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# What builds the package is installed first and kept, and so are the objects in build/: compiling again is quick.
+BUILD := $(INSTALL) --no-build-isolation
+TOOLS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")
+NATIVE := CMakeLists.txt $(shell find native -name '*.cc' -o -name '*.h' -o -name CMakeLists.txt)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo engine test lint bench clean
 
 demo: $(VENV)/.train
 	$(BIN)/python examples/digits.py
+
+engine: $(VENV)/.train
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
@@ -18,12 +25,16 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.test
+bench: $(VENV)/.bench
+	$(BIN)/python bench/engine.py --write docs/results.md
+	$(BIN)/python bench/scaling.py --write docs/results.md --plot docs/scaling.png
+	$(BIN)/python bench/startup.py --write docs/results.md
+	$(BIN)/python bench/file_to_label.py --write docs/results.md
 	$(BIN)/python bench/tflite_parity.py
 	$(BIN)/python bench/ablation.py
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) build runs
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -31,15 +42,24 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || \
 		{ rm -rf $(VENV); echo "No virtual environment could be made: on Debian, apt-get install python3-venv"; exit 1; }
 
-$(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing into $(VENV) (some minutes the first time)"
-	$(INSTALL) --editable '.[train]'
+$(VENV)/.tools: pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV) and compiling the engine (some minutes the first time)"
+	@$(BIN)/python -c '$(TOOLS)' > $@.txt
+	$(INSTALL) --requirement $@.txt 'cmake>=3.18' 'ninja>=1.10'
+	@touch $@
+
+$(VENV)/.train: $(VENV)/.tools constraints.txt $(NATIVE)
+	$(BUILD) --editable '.[train]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.train
-	$(INSTALL) --editable '.[train,test]'
+	$(BUILD) --editable '.[train,test]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(BUILD) --editable '.[train,test,bench]'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test
-	$(INSTALL) --editable '.[train,test,lint]'
+	$(BUILD) --editable '.[train,test,lint]'
 	@touch $@

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import mobilenet
+from mobilenet import _engine
 
 HEAVY = ("torch", "matplotlib", "sklearn", "kornia", "accelerate", "scipy", "yaml")
 
@@ -38,7 +39,10 @@ def closure(name: str, seen: set[str]) -> set[str]:
 def use_tier(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A Python that sees the package and what `pip install mobilenet` brings, and nothing else."""
     folder = tmp_path_factory.mktemp("use_tier")
-    (folder / "mobilenet").symlink_to(Path(mobilenet.__file__).parent)
+    (folder / "mobilenet").mkdir()
+    for part in (*Path(mobilenet.__file__).parent.iterdir(), Path(_engine.__file__)):
+        if not (folder / "mobilenet" / part.name).exists():
+            (folder / "mobilenet" / part.name).symlink_to(part)
     site = Path(sysconfig.get_paths()["purelib"])
     for name in closure("mobilenet", set()) - {"mobilenet"}:
         for file in metadata.distribution(name).files or []:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from mobilenet.errors import (
     ArgumentError,
     DataError,
+    EngineMissingError,
     GraphError,
     ImageError,
     MissingExtraError,
     MobilenetError,
     ModelFileError,
+    OutOfMemoryError,
     TrainingError,
     UnsupportedOperatorError,
 )
@@ -41,12 +43,14 @@ _HOMES = {
 __all__ = [
     "ArgumentError",
     "DataError",
+    "EngineMissingError",
     "GraphError",
     "ImageError",
     "MissingExtraError",
     "MobilenetError",
     "Model",
     "ModelFileError",
+    "OutOfMemoryError",
     "Preprocessing",
     "Result",
     "TrainingError",

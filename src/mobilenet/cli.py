@@ -39,6 +39,8 @@ MATRIX_CLASSES = 100  # above, JSON leaves the confusion matrix out: a million n
 
 ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A model file, or an official .tflite file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Precision = Annotated[str, typer.Option(help="Of float layers: fp32, or bf16.")]
+Threads = Annotated[int | None, typer.Option(help="Default: the processors that may be used.")]
 
 
 def main() -> None:
@@ -119,11 +121,13 @@ def evaluate(
     batch: Annotated[int, typer.Option(help="How many pictures run at once.")] = 1,
     on_bad_picture: Annotated[str, typer.Option(help="stop, or skip.")] = "stop",
     report: Annotated[str | None, typer.Option(help="Write a self-contained HTML report here.")] = None,
+    precision: Precision = "fp32",
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on labelled pictures: accuracy, calibration, mistakes."""
     with _progress("evaluating") as advance:
-        metrics = mobilenet.load(model).evaluate(
+        metrics = mobilenet.load(model, precision=precision, threads=threads).evaluate(
             data, split=split, batch=batch, on_bad_picture=on_bad_picture, report=report, on_progress=advance
         )
     if as_json:
@@ -164,6 +168,8 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="path,rank,label,confidence.")] = False,
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Name no class below this.")] = 0.0,
     batch: Annotated[int, typer.Option(min=1, help="How many pictures run at once.")] = 1,
+    precision: Precision = "fp32",
+    threads: Threads = None,
 ) -> None:
     """Say what is in pictures.
 
@@ -173,7 +179,7 @@ def predict(
 
     if as_json and as_csv:
         raise ArgumentError("--json and --csv exclude each other")
-    loaded = mobilenet.load(model)
+    loaded = mobilenet.load(model, precision=precision, threads=threads)
     loaded._need("classify")
     write = _csv_writer(top) if as_csv else _json_writer(top) if as_json else _text_writer(top)
     bad = 0
@@ -237,6 +243,33 @@ def import_(
     model = Model.of(read_tflite(file, labels=labels, to_float=to_float))
     model.save(output)
     out.print(f"{escape(output)}: {_summary(model)}")
+
+
+@app.command()
+def quantise(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file of floats.")],
+    data: Annotated[str, typer.Option(help="A folder of pictures like those that the model will see.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="The model file to write.")],
+    pictures: Annotated[int, typer.Option(min=1, help="How many pictures to calibrate on, at most.")] = 64,
+) -> None:
+    """Turn a float model into a small, fast one of 8-bit integers, without training.
+
+    The ranges of all values are measured on pictures; of a data set that is split, on those of train.
+    """
+    from mobilenet.model import Model
+    from mobilenet.quantise import calibration_batches, calibration_pictures
+    from mobilenet.quantise import quantise as run_quantise
+    from mobilenet.quantise.compare import compare
+
+    loaded = mobilenet.load(model)
+    chosen = calibration_pictures(data, pictures)
+    with _progress("calibrating") as advance:
+        batches = calibration_batches(loaded, chosen, on_progress=advance)
+        quantised = Model.of(run_quantise(loaded, batches))
+    quantised.save(output)
+    before, after = (Path(path).stat().st_size / 1e6 for path in (model, output))
+    out.print(f"{escape(output)}: {_summary(quantised)}")
+    out.print(f"{after:.2f} MB, was {before:.2f} MB; {compare(loaded, quantised, chosen)}")
 
 
 def _summary(model: Model) -> str:
@@ -332,6 +365,55 @@ def _graph(name: str, width: float | None, resolution: int | None, classes: int,
         graph = mobilenet.load(name).graph
         return graph.resized(resolution, resolution) if resolution else graph
     return build(name, width_multiplier=width, resolution=resolution, classes=classes, dialect=dialect)
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(metavar="MODEL|NAME", help="A model file, or a family member's name.")],
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8; default: the model's own.")] = None,
+    threads: Annotated[int, typer.Option(help="Of each runtime, on as many processors.")] = 1,
+    vs: Annotated[
+        str | None, typer.Option(help="Peers: onnxruntime,openvino,litert,ncnn,mnn,torch; default: all.")
+    ] = None,
+    resolution: Annotated[int | None, typer.Option(help="Side of the picture in pixels.")] = None,
+    width: Annotated[float | None, typer.Option(help="Width multiplier of a family member.")] = None,
+    batch: Annotated[int, typer.Option(help="How many pictures run at once.")] = 1,
+    rounds: Annotated[int, typer.Option(help="Turns of 8 calls that each runtime gets.")] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Time the engine beside other runtimes, in turns, in one run; each gets the network in its own file."""
+    from mobilenet.bench.compare import compare
+    from mobilenet.bench.network import find_network
+    from mobilenet.bench.plan import usual_precision
+    from mobilenet.bench.runtimes import find_runtimes
+    from mobilenet.bench.tables import print_rows, processor
+
+    peers = find_runtimes(vs)
+    precision = precision or usual_precision(name)
+    network = find_network(name, resolution=resolution, width=width, batch_size=batch)
+    rows = compare(network, precision, threads=threads, peers=peers, rounds=rounds)
+    if as_json:
+        _print_json([row.to_dict() for row in rows])
+    else:
+        size = "×".join(map(str, network.batch.shape))
+        threading = f"{threads} thread" + "s" * (threads > 1)
+        print_rows(rows, f"{network.name}, {size}, {precision}, {threading}, {processor()}", out)
+
+
+@app.command()
+def plan(
+    name: Annotated[str, typer.Argument(metavar="MODEL|NAME", help="A model file, or a family member's name.")],
+    resolution: Annotated[int | None, typer.Option(help="Side of the picture in pixels.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8; default: the model's own.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Default: the processors that may be used.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the engine does with a network: steps, kernels, tiles, memory."""
+    from mobilenet.bench.plan import find_plan
+    from mobilenet.bench.tables import print_plan
+
+    found = find_plan(name, precision=precision, threads=threads, resolution=resolution)
+    _print_json(found) if as_json else print_plan(found, name, out)
 
 
 @app.command(name="list")

@@ -39,6 +39,14 @@ class TrainingError(MobilenetError, RuntimeError):
     """Training cannot start or go on; the message says what to try."""
 
 
+class OutOfMemoryError(MobilenetError, MemoryError):
+    """A model needs more memory than there is, or than its limit allows."""
+
+
+class EngineMissingError(MobilenetError, ImportError):
+    """The compiled engine is not installed, or not for this Python; the message says how to build it."""
+
+
 class MissingExtraError(MobilenetError, ImportError):
     """Something needs an optional dependency; the message gives the pip command that installs it."""
 

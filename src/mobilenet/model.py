@@ -6,26 +6,31 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, TypeGuard, cast, overload
+from functools import partial
+from itertools import chain, islice
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, overload
 
 import numpy as np
 from PIL import Image
 
 from mobilenet.errors import ArgumentError, ImageError, MissingExtraError, ModelFileError
 from mobilenet.files.contents import Check, ModelContents
-from mobilenet.files.model_file import read_model_file, write_model_file
-from mobilenet.graph.fold import fold
+from mobilenet.files.model_file import decode, encode, read_bytes, write_model_file
 from mobilenet.graph.graph import Graph, TensorType, Weights
 from mobilenet.pictures.decode import Picture
 from mobilenet.pictures.preprocess import Preprocessing
-from mobilenet.run import reference
+from mobilenet.run.quanta import dequantise_array, quantise_array
 from mobilenet.tasks.classify import ClassificationResult, Probabilities, scores_to_probabilities
+
+if TYPE_CHECKING:
+    from mobilenet.run.engine import Engine
 
 MAX_CHECK_ELEMENTS = 2**14  # of one output that is kept in the file as a check: a class map is too much
 TFLITE_MAGIC = b"TFL3"
+TOLERANCES = {"fp32": 1e-4, "bf16": 0.1}  # of the largest absolute value of an output
+
+_preparing = Lock()  # so that two threads do not prepare the same engine
 
 
 @dataclass(frozen=True)
@@ -38,16 +43,73 @@ class Answer:
     error: ImageError | None = None
 
 
+@dataclass(frozen=True)
+class _Source:
+    """The file's bytes that a model was read from, and which graph and weights they hold."""
+
+    data: bytes
+    graph: Graph
+    weights: Weights
+
+    def still_is(self, graph: Graph, weights: Weights) -> bool:
+        """Whether the bytes hold these very objects."""
+        same = graph is self.graph and weights.keys() == self.weights.keys()
+        return same and all(array is self.weights[name] for name, array in weights.items())
+
+
 class Model(ModelContents):
     """A network with everything that is needed to answer with it; treat its fields as read-only.
 
-    Make one by `mobilenet.create`, `mobilenet.load` or `mobilenet.train`.
+    Make one by `mobilenet.create`, `mobilenet.load` or `mobilenet.train`. Several threads may use one model. It
+    can be pickled and copied; the copy prepares its own engine.
+
+    Attributes:
+        precision: of float layers, "fp32" or "bf16".
+        threads: how many threads it uses; None: `MOBILENET_THREADS`, else the processors of this process.
     """
+
+    precision: str = "fp32"
+    threads: int | None = None
+    _source: _Source | None = None
 
     @classmethod
     def of(cls, contents: ModelContents) -> Model:
         """A model of these contents (shared, not copied)."""
         return cls(**{f.name: getattr(contents, f.name) for f in fields(ModelContents)})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_engines", "_source")}
+
+    def engine(self, threads: int | None = None) -> Engine:
+        """The network, prepared for this processor when it is first asked for.
+
+        Args:
+            threads: how many share the work of one call; default: the model's own number.
+
+        Raises:
+            EngineMissingError: the compiled engine is not installed.
+            UnsupportedOperatorError: the engine has no kernel for an operator, or for this precision.
+            ArgumentError: the precision or number of threads is not one that is accepted.
+        """
+        from mobilenet.run.engine import Engine, thread_count
+
+        key = self.precision, thread_count(self.threads if threads is None else threads)
+        with _preparing:
+            engines: dict[tuple[str, int], Engine] = vars(self).setdefault("_engines", {})
+            if key not in engines:
+                engines[key] = Engine(self._file(), precision=key[0], threads=key[1])
+            return engines[key]
+
+    def _thread_count(self) -> int:
+        from mobilenet.run.engine import thread_count
+
+        return thread_count(self.threads)
+
+    def _file(self) -> bytes:
+        """A model file of the graph and weights as they are now."""
+        if self._source and self._source.still_is(self.graph, self.weights):
+            return self._source.data
+        return encode(ModelContents(self.graph, self.weights, None, task="features"))
 
     @property
     def input(self) -> TensorType:
@@ -90,11 +152,16 @@ class Model(ModelContents):
         Raises:
             ArgumentError: the shape or dtype is not the network's.
         """
-        graph, weights = self._runnable
-        if self.input.quantisation is None or batch.dtype != np.float32:
-            return reference.run(graph, weights, batch)
-        quantised = reference.quantise_array(batch, self.input.quantisation, self.input.dtype)
-        return _real(graph, reference.run(graph, weights, quantised))
+        return self._run(self.engine(), batch)
+
+    def _run(self, engine: Engine, batch: np.ndarray) -> Weights:
+        ((name, kind),) = self.graph.inputs.items()
+        if batch.shape[1:] != kind.shape:
+            expected = ", ".join(map(str, ("N", *kind.shape)))
+            raise ArgumentError(f"input '{name}' has shape {batch.shape}; the model needs ({expected})")
+        if kind.quantisation is None or batch.dtype != np.float32:
+            return engine.run(batch)
+        return self._real(engine.run(quantise_array(batch, kind.quantisation, kind.dtype)))
 
     @overload
     def predict(self, pictures: Picture, *, batch: int = 1) -> ClassificationResult: ...  # type: ignore[overload-overlap]
@@ -103,7 +170,10 @@ class Model(ModelContents):
     def predict(
         self, pictures: Picture | Iterable[Picture], *, batch: int = 1
     ) -> ClassificationResult | Iterator[ClassificationResult]:
-        """What is in a picture, or in each of many (then a generator, which holds one batch in memory).
+        """What is in a picture, or in each of many (then a generator).
+
+        Paths are read ahead by a few, by as many threads as the model has; of anything else, the generator takes
+        one batch at a time.
 
         Args:
             pictures: a path, bytes, PIL image or uint8 array (height, width, 3); or an iterable of these.
@@ -144,16 +214,27 @@ class Model(ModelContents):
         return evaluate(self, data, split=split, **options)
 
     def answers(self, pictures: Iterable[Picture], *, batch: int = 1) -> Iterator[Answer]:
-        """Real-valued outputs for each picture, in order; a bad picture gives an answer with its `error`."""
+        """Real-valued outputs for each picture, in order; a bad picture gives an answer with its `error`.
+
+        Several paths are answered at once, each by one thread; a single picture has all threads for itself. The
+        outputs are the same either way.
+        """
         if batch < 1:
             raise ArgumentError(f"batch is {batch}: at least 1 is needed")
-        waiting: list[tuple[str | None, np.ndarray | ImageError, float]] = []
-        for picture in pictures:
-            waiting.append(self._preprocessed(picture))
-            if len(waiting) == batch:
-                yield from self._answered(waiting)
-                waiting = []
-        yield from self._answered(waiting)
+        rest = iter(pictures)
+        groups = iter(lambda: list(islice(rest, batch)), [])
+        first = next(groups, [])
+        second = next(groups, []) if _are_paths(first) else []  # a path costs nothing to hold
+        if second and (workers := self._thread_count()) > 1:
+            from mobilenet.parallel import in_order
+
+            answered = partial(self._answered, self.engine(1))
+            waiting = chain([first, second], groups)
+            for answers in in_order(answered, waiting, workers=workers, ahead=_are_paths):
+                yield from answers
+        else:
+            for group in chain(filter(None, [first, second]), groups):
+                yield from self._answered(self.engine(), group)
 
     def probabilities(self, outputs: Mapping[str, np.ndarray], *, calibrated: bool = True) -> np.ndarray:
         """float32 (N, classes) from the outputs of `run`, real values (N, classes)."""
@@ -161,13 +242,16 @@ class Model(ModelContents):
         logits = self._scores == "logits"
         return scores_to_probabilities(outputs[self._scores], logits=logits, temperature=temperature)
 
-    def verify(self, tolerance: float = 1e-4) -> None:
+    def verify(self, tolerance: float | None = None) -> None:
         """Runs the checks that the file carries; raises `ModelFileError` if an output is not the expected one.
 
-        Float outputs may differ by `tolerance` of the largest absolute value; integers not at all.
+        Float outputs may differ by `tolerance` of the largest absolute value (default: 1e-4, or 0.1 where the
+        model computes in bf16); integers not at all.
         """
+        if tolerance is None:
+            tolerance = TOLERANCES[self.precision]
         for number, check in enumerate(self.checks):
-            outputs = self._check_outputs(check.picture)
+            outputs = {name: array[0] for name, array in self.run(self._tiny_input(check.picture)).items()}
             for name, expected in check.outputs.items():
                 found = outputs[name]
                 scale = 0.0 if expected.dtype != np.float32 else tolerance * float(np.abs(expected).max())
@@ -176,10 +260,6 @@ class Model(ModelContents):
                     raise ModelFileError(
                         f"check {number}: output '{name}' is {difference:.3g} off (at most {scale:.3g})"
                     )
-
-    @cached_property
-    def _runnable(self) -> tuple[Graph, Weights]:
-        return fold(self.graph, self.weights)
 
     @property
     def _scores(self) -> str:
@@ -213,10 +293,20 @@ class Model(ModelContents):
         start = time.perf_counter()
         path = os.fspath(picture) if isinstance(picture, str | os.PathLike) else None
         try:
-            pixels = self._picture_rule.pixels(picture)
+            return path, self._input_of(picture), (time.perf_counter() - start) * 1e3
         except ImageError as error:
             return path, error, 0.0
-        return path, self.to_input(pixels), (time.perf_counter() - start) * 1e3
+
+    def _input_of(self, picture: Picture) -> np.ndarray:
+        """A picture, decoded, resized and in the dtype of the input: (height, width, channels)."""
+        quantisation = self.input.quantisation
+        if quantisation is None:
+            return self._picture_rule(picture)
+        return self._picture_rule.quanta(picture, quantisation.scale, quantisation.zero_point, self._integer)
+
+    @property
+    def _integer(self) -> Literal["int8", "uint8"]:
+        return "int8" if self.input.dtype == "int8" else "uint8"
 
     @property
     def _picture_rule(self) -> Preprocessing:
@@ -229,26 +319,42 @@ class Model(ModelContents):
         quantisation = self.input.quantisation
         if quantisation is None:
             return self._picture_rule.normalise(pixels)
-        dtype: Literal["int8", "uint8"] = "int8" if self.input.dtype == "int8" else "uint8"
-        return self._picture_rule.quantised(pixels, quantisation.scale, quantisation.zero_point, dtype)
+        return self._picture_rule.quantised(pixels, quantisation.scale, quantisation.zero_point, self._integer)
 
-    def _answered(self, waiting: list[tuple[str | None, np.ndarray | ImageError, float]]) -> Iterator[Answer]:
+    def _answered(self, engine: Engine, group: list[Picture]) -> list[Answer]:
+        waiting = [self._preprocessed(picture) for picture in group]
         good = [item for _, item, _ in waiting if isinstance(item, np.ndarray)]
         start = time.perf_counter()
-        outputs = _real(self._runnable[0], self.run(np.stack(good))) if good else {}
+        outputs = self._real(self._run(engine, np.stack(good))) if good else {}
         spent = (time.perf_counter() - start) * 1e3 / max(len(good), 1)
+        answers: list[Answer] = []
         row = 0
         for path, item, preprocess in waiting:
             if isinstance(item, ImageError):
-                yield Answer(path, {}, {}, item)
+                answers.append(Answer(path, {}, {}, item))
                 continue
             speed = {"preprocess": preprocess, "inference": spent}
-            yield Answer(path, {name: array[row] for name, array in outputs.items()}, speed)
+            answers.append(Answer(path, {name: array[row] for name, array in outputs.items()}, speed))
             row += 1
+        return answers
 
-    def _check_outputs(self, picture: np.ndarray) -> Weights:
-        batch = self.to_input(self._picture_rule.geometry(picture))[None]
-        return {name: array[0] for name, array in self.run(batch).items()}
+    def _real(self, outputs: Weights) -> Weights:
+        """Quantised outputs as real values; the others as they are."""
+        kinds = {name: self.graph.types[value] for name, value in self.graph.outputs.items()}
+        return {name: _real_values(array, kinds[name]) for name, array in outputs.items()}
+
+    def _tiny_input(self, picture: np.ndarray) -> np.ndarray:
+        return self.to_input(self._picture_rule.geometry(picture))[None]
+
+
+def _real_values(array: np.ndarray, kind: TensorType) -> np.ndarray:
+    if kind.quantisation is None or array.dtype == np.float32:
+        return array
+    return dequantise_array(array, kind.quantisation)
+
+
+def _are_paths(pictures: list[Picture]) -> bool:
+    return all(isinstance(picture, str | os.PathLike) for picture in pictures)
 
 
 def is_picture(value: Any) -> TypeGuard[Picture]:
@@ -258,49 +364,55 @@ def is_picture(value: Any) -> TypeGuard[Picture]:
 
 
 def make_checks(model: Model, count: int = 2) -> tuple[Check, ...]:
-    """Tiny pictures of coarse noise with the model's outputs for them (none if it takes no pictures)."""
+    """Tiny pictures of coarse noise with the reference's outputs for them (none if it takes no pictures)."""
     if model.preprocessing is None:
         return ()
+    from mobilenet.run import reference
+
     generator = np.random.default_rng(0)
     checks = []
     for _ in range(count):
         coarse = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)
         picture = coarse.repeat(8, axis=0).repeat(8, axis=1)
-        outputs = model._check_outputs(picture)
-        kept = {name: array for name, array in outputs.items() if array.size <= MAX_CHECK_ELEMENTS}
+        outputs = reference.run(model.graph, model.weights, model._tiny_input(picture))
+        kept = {name: array[0] for name, array in outputs.items() if array[0].size <= MAX_CHECK_ELEMENTS}
         checks.append(Check(picture, kept))
     return tuple(checks)
 
 
-def _real(graph: Graph, outputs: Weights) -> Weights:
-    """Quantised outputs as real values; the others as they are."""
-    real = {}
-    for name, array in outputs.items():
-        quantisation = graph.types[graph.outputs[name]].quantisation
-        if quantisation is None or array.dtype == np.float32:
-            real[name] = array
-        else:
-            real[name] = reference.dequantise_array(array, quantisation)
-    return real
-
-
-def load(path: str | os.PathLike[str]) -> Model:
+def load(path: str | os.PathLike[str], *, precision: str = "fp32", threads: int | None = None) -> Model:
     """Reads a model file, or an official `.tflite` file, whatever its name.
+
+    Args:
+        path: the file.
+        precision: of float layers, "fp32" or "bf16"; integer layers are exact in either.
+        threads: how many threads it uses; default: `MOBILENET_THREADS`, else the processors of this process.
 
     Raises:
         ModelFileError: missing, damaged, hostile, or of a kind that is not read; the message names the file.
         UnsupportedOperatorError: a `.tflite` file holds operators that no MobileNet needs; they are named.
+        ArgumentError: an unknown precision, or a number of threads that is not 1 to 256.
     """
-    try:
-        with Path(path).open("rb") as stream:
-            head = stream.read(8)
-    except OSError as error:
-        raise ModelFileError(f"{os.fspath(path)}: cannot be read: {error.strerror or error}") from error
-    if head[4:8] == TFLITE_MAGIC:
+    _check_options(precision, threads)
+    data = read_bytes(path)
+    if data[4:8] == TFLITE_MAGIC:
         from mobilenet.files.tflite import read_tflite
 
-        return Model.of(read_tflite(path))
-    return Model.of(read_model_file(path))
+        model = Model.of(read_tflite(path))
+    else:
+        model = Model.of(decode(data, os.fspath(path)))
+        model._source = _Source(data, model.graph, dict(model.weights))
+    model.precision, model.threads = precision, threads
+    return model
+
+
+def _check_options(precision: str, threads: int | None) -> None:
+    if precision not in TOLERANCES:
+        raise ArgumentError(f"precision is one of {', '.join(TOLERANCES)}, not {precision!r}")
+    if threads is not None:
+        from mobilenet.run.engine import thread_count
+
+        thread_count(threads)
 
 
 def create(
@@ -372,6 +484,8 @@ def train(data: str | os.PathLike[str], **words: Any) -> Model:
         TrainingError: training diverged or could not go on.
         MissingExtraError: torch is not installed.
     """
+    from difflib import get_close_matches
+
     from mobilenet.learn.options import TrainOptions
 
     known = [f.name for f in fields(TrainOptions)]

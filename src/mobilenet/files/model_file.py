@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from mobilenet.errors import GraphError, ModelFileError
-from mobilenet.files.atomic import write_atomically
 from mobilenet.files.contents import Check, ModelContents
+from mobilenet.files.tensors import read_tensors
 from mobilenet.graph.graph import Graph, Weights
 from mobilenet.pictures.preprocess import Preprocessing
 
 KEY = "mobilenet"
 VERSION = 1
+MAX_BYTES = 2**32
 CHECK_PREFIX = "checks/"  # "checks/<number>/picture" and "checks/<number>/outputs/<name>"
 MAX_CHECK_SIDE = 256
 FIELDS = {
@@ -45,11 +45,15 @@ def write_model_file(contents: ModelContents, path: str | os.PathLike[str]) -> N
         ModelFileError: the parts of the model do not fit together, or cannot be written as JSON.
         OSError: the folder is missing or the disk is full; a file that was there before stays as it was.
     """
+    from mobilenet.files.atomic import write_atomically
+
     write_atomically(path, encode(contents))
 
 
 def encode(contents: ModelContents) -> bytes:
-    """The bytes of the model file."""
+    """The bytes of the model file; errors as `write_model_file`."""
+    from safetensors.numpy import save
+
     try:
         contents.validate()
         text = json.dumps(_header(contents), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -83,34 +87,41 @@ def read_model_file(path: str | os.PathLike[str]) -> ModelContents:
     Raises:
         ModelFileError: missing, damaged, of another kind or of a newer version; the message names the file.
     """
+    return decode(read_bytes(path), os.fspath(path))
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """All of a file; raises `ModelFileError` naming it if it is no file, too large, or cannot be read."""
+    name = os.fspath(path)
+    if "\0" in os.fsdecode(name):
+        raise ModelFileError(f"{name!r}: no file has such a name")
     try:
-        tensors, text = _read_tensors(Path(path))
-        contents = _decode(text, tensors)
-        contents.validate()
-    except (SafetensorError, GraphError, ModelFileError, OSError) as error:
-        raise ModelFileError(f"{os.fspath(path)}: {_reason(error)}") from error
-    return contents
+        state = Path(path).stat()
+        if not stat.S_ISREG(state.st_mode):  # reading a pipe would wait for ever
+            kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe or a device"
+            raise ModelFileError(f"{name}: is {kind}, not a file")
+        if state.st_size > MAX_BYTES:
+            raise ModelFileError(f"{name}: has {state.st_size:,} bytes; at most {MAX_BYTES:,} are read")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"cannot be read: {error.strerror or error}"
-    if isinstance(error, SafetensorError):
-        return f"is no model file, or damaged: {error}"
-    return str(error)
+def decode(data: bytes, name: str = "model file") -> ModelContents:
+    """Checks and reads the bytes of a model file; the weights are read-only views of them.
 
-
-def _read_tensors(path: Path) -> tuple[Weights, str]:
-    if not path.is_file():
-        raise ModelFileError("is a folder, not a file" if path.is_dir() else "does not exist")
-    with safe_open(path, framework="np") as file:
-        metadata = file.metadata() or {}
-        if KEY not in metadata:
+    Raises:
+        ModelFileError: damaged, of another kind or of a newer version; the message begins with `name`.
+    """
+    try:
+        tensors, texts = read_tensors(data)
+        if KEY not in texts:
             raise ModelFileError("is a .safetensors file, but holds no mobilenet model (no 'mobilenet' metadata)")
-        try:
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata[KEY]  # noqa: SIM118
-        except (TypeError, AttributeError) as error:  # a dtype that numpy does not have
-            raise ModelFileError(f"holds a tensor of an unknown dtype: {error}") from error
+        contents = _decode(texts[KEY], tensors)
+        contents.validate()
+    except (GraphError, ModelFileError) as error:
+        raise ModelFileError(f"{name}: {error}") from error
+    return contents
 
 
 def _decode(text: str, tensors: Weights) -> ModelContents:

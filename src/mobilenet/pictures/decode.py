@@ -15,28 +15,28 @@ Pillow decodes, and none of its global settings is changed. A process that sets
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.PpmImagePlugin import PpmImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from mobilenet.errors import ImageError
+from mobilenet.pictures.lent import LentPixels
 from mobilenet.pictures.orientation import exif_orientation, upright
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """A path, the bytes of a file, a PIL image, or a uint8 array [H, W, 3], [H, W] (grey) or [H, W, 4] (RGBA)."""
+
+Scale = Callable[[int, int], int]
 
 MAX_PIXELS = 50_000_000
 """The largest picture that is decoded, in pixels (width × height)."""
@@ -52,14 +52,15 @@ class _Jpeg(JpegImageFile):
         return
 
 
-# Pillow's readers are called by class: Image.open would warn above its own pixel limit before ours counts.
-_READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
-    (re.compile(rb"\xff\xd8\xff"), _Jpeg),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
-    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), WebPImageFile),
-    (re.compile(rb"BM"), BmpImageFile),
-    (re.compile(rb"GIF8[79]a"), GifImageFile),
-    (re.compile(rb"P[1-6]\s"), PpmImageFile),
+# Pillow's readers are called by class: Image.open would warn above its own pixel limit before ours counts. They
+# are imported when their first picture comes: all of them take a tenth of the time to a program's first answer.
+_READERS: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), "Jpeg"),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "Png"),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "WebP"),
+    (re.compile(rb"BM"), "Bmp"),
+    (re.compile(rb"GIF8[79]a"), "Gif"),
+    (re.compile(rb"P[1-6]\s"), "Ppm"),
 )
 
 
@@ -81,19 +82,42 @@ def decode(picture: Picture, *, name: str | None = None) -> NDArray[np.uint8]:
     return np.array(decode_image(picture, name=name))
 
 
-def decode_image(picture: Picture, *, name: str | None = None) -> Image.Image:
+def decode_image(picture: Picture, *, name: str | None = None, scale: Scale | None = None) -> Image.Image:
     """Decode as `decode` does, into a PIL image of mode RGB, which may be the caller's own: for reading only.
+
+    Args:
+        picture, name: as `decode`.
+        scale: called with the upright width and height of a JPEG file, says at which scale 1/n to decode it: n is
+            1, 2, 4 or 8, and the result has ceil(width / n) × ceil(height / n) pixels. Other kinds of pictures,
+            and PIL images and arrays, are taken as they are.
 
     Raises:
         ImageError: as `decode`.
     """
     label = name if name is not None else _name_of(picture)
     try:
-        return _dispatch(picture)
+        return _dispatch(picture, scale)
     except ImageError as error:
         raise ImageError(f"{label}: {error}") from error.__cause__
     except Exception as error:  # a decoder on hostile bytes: whatever it raises, the picture is bad
         raise ImageError(f"{label}: cannot be decoded: {_one_line(error)}") from error
+
+
+def pixel_view(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of a PIL image of mode RGB, for reading only.
+
+    Returns:
+        uint8 [H, W, 4], the image's own memory, of which the fourth byte means nothing; or a copy, [H, W, 3],
+        where Pillow cannot lend it (before 11.2, and above 16 MB, which it stores in several pieces).
+    """
+    export = getattr(image, "__arrow_c_array__", None)
+    if export is None:
+        return np.asarray(image)
+    try:
+        schema, array = export()
+        return np.asarray(LentPixels(schema, array, image.size))
+    except ValueError:  # several pieces
+        return np.asarray(image)
 
 
 def check(picture: Picture) -> None:
@@ -105,21 +129,21 @@ def check(picture: Picture) -> None:
     decode_image(picture)
 
 
-def _dispatch(picture: Picture) -> Image.Image:
+def _dispatch(picture: Picture, scale: Scale | None) -> Image.Image:
     if isinstance(picture, Image.Image):
         return _to_upright_rgb(picture)
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
     if isinstance(picture, bytes):
-        return _from_file(io.BytesIO(picture))
+        return _from_file(io.BytesIO(picture), scale)
     if isinstance(picture, str | os.PathLike):
-        return _from_path(Path(picture))
+        return _from_path(Path(picture), scale)
     raise ImageError(
         f"a picture is a path, bytes, a PIL image or a uint8 array [H, W, 3], not {type(picture).__name__}"
     )
 
 
-def _from_path(path: Path) -> Image.Image:
+def _from_path(path: Path, scale: Scale | None) -> Image.Image:
     try:
         kind = path.stat().st_mode
         if stat.S_ISDIR(kind):
@@ -133,10 +157,10 @@ def _from_path(path: Path) -> Image.Image:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise ImageError(f"cannot be opened: {_one_line(error)}") from error
     with file:
-        return _from_file(file)
+        return _from_file(file, scale)
 
 
-def _from_file(file: BinaryIO) -> Image.Image:
+def _from_file(file: BinaryIO, scale: Scale | None) -> Image.Image:
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ImageError(
             "not decoded because this process sets PIL.ImageFile.LOAD_TRUNCATED_IMAGES, which hides damage; "
@@ -145,18 +169,26 @@ def _from_file(file: BinaryIO) -> Image.Image:
     head = file.read(_HEAD_BYTES)
     file.seek(0)
     image = _reader_for(head)(file)
+    if scale is not None and isinstance(image, _Jpeg):
+        _reduce(image, scale)
     return _to_upright_rgb(image)
 
 
 def _reader_for(head: bytes) -> type[ImageFile.ImageFile]:
     if not head:
         raise ImageError("the file is empty")
-    for pattern, reader in _READERS:
+    for pattern, kind in _READERS:
         if pattern.match(head):
-            if reader is GifImageFile and len(head) >= 10:  # Pillow's own check of a GIF warns
+            if kind == "Gif" and len(head) >= 10:  # Pillow's own check of a GIF warns
                 _check_size(int.from_bytes(head[6:8], "little"), int.from_bytes(head[8:10], "little"))
-            return reader
+            return _Jpeg if kind == "Jpeg" else _pillow_reader(kind)
     raise ImageError(f"is not a picture of a kind that is read ({_ACCEPTED}); convert it first")
+
+
+def _pillow_reader(kind: str) -> type[ImageFile.ImageFile]:
+    module = importlib.import_module(f"PIL.{kind}ImagePlugin")
+    reader: type[ImageFile.ImageFile] = getattr(module, f"{kind}ImageFile")
+    return reader
 
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:
@@ -174,6 +206,16 @@ def _to_upright_rgb(image: Image.Image) -> Image.Image:
     _check_size(*image.size)
     image.load()
     return upright(_to_rgb(image), exif_orientation(image.info.get("exif")))
+
+
+def _reduce(image: _Jpeg, scale: Scale) -> None:
+    """Have a JPEG that is not yet decoded decoded at scale 1/n."""
+    width, height = image.size
+    _check_size(width, height)  # of the file: its coefficients take memory whatever becomes of them
+    sideways = exif_orientation(image.info.get("exif")) >= 5
+    n = scale(height, width) if sideways else scale(width, height)
+    if n > 1:  # asked for floor(side / n), Pillow takes exactly n: side // (side // n) is below 2 n
+        image.draft(None, (max(1, width // n), max(1, height // n)))
 
 
 def _check_size(width: int, height: int) -> None:

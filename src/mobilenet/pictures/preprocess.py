@@ -30,6 +30,15 @@ with `box` (radius 0.5; 1 for -0.5 < t <= 0.5), `bilinear` (1; 1 - |t|), `bicubi
 is not resampled. `nearest` takes pixel floor(start + scale / 2) for x = 0, adding scale for each further x.
 
 **Values.** (pixel - mean) / std, each operation in float32. **Quanta.** See `Preprocessing.quantised`.
+
+**Reduced decoding.** With `reduced_decoding`, a JPEG file of upright size W × H whose window (before centring) has
+the sides a × b, for a target of w × h (`pad`: of the picture inside the borders), is decoded at the scale 1/n by
+libjpeg's smaller inverse transforms (Pillow's draft mode), n the largest of 8, 4, 2 with a >= 2 * n * w and
+b >= 2 * n * h; if there is none, as it is. The decoded picture, ceil(W / n) × ceil(H / n) pixels, then takes the
+place of the source in all of the above. Pictures of other kinds, and those that come decoded, are not changed.
+
+`Preprocessing.reference_geometry` is the geometry in Pillow; `native/src/picture.cc` computes it, and the values
+or quanta, in one pass, bit for bit, and is what runs.
 """
 
 from __future__ import annotations
@@ -37,7 +46,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -45,7 +54,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mobilenet.errors import ArgumentError, ModelFileError
-from mobilenet.pictures.decode import MAX_PIXELS, Picture, decode_image
+from mobilenet.pictures import native_pass
+from mobilenet.pictures.decode import MAX_PIXELS, Picture, decode_image, pixel_view
 
 Box = tuple[float, float, float, float]
 
@@ -78,6 +88,8 @@ class Preprocessing:
             after resizing).
         mean, std: one number a channel, in pixel values 0 to 255 and in the order of `channels`.
         fill: grey level 0 to 255 of the borders that "pad" adds.
+        reduced_decoding: whether JPEG files that are much larger than needed may be decoded at a half, a quarter
+            or an eighth of their size: faster, and other pixels than a full decoding gives.
 
     Raises:
         ArgumentError: a field is not valid; the message names it and says what is accepted.
@@ -92,6 +104,7 @@ class Preprocessing:
     mean: tuple[float, ...] = (127.5, 127.5, 127.5)
     std: tuple[float, ...] = (127.5, 127.5, 127.5)
     fill: int = 127
+    reduced_decoding: bool = False
 
     def __post_init__(self) -> None:
         checked = {
@@ -102,6 +115,7 @@ class Preprocessing:
             "interpolation": _choice("interpolation", self.interpolation, tuple(INTERPOLATIONS)),
             "channels": _choice("channels", self.channels, tuple(CHANNELS)),
             "fill": _integer("fill", self.fill, 0, 255),
+            "reduced_decoding": _truth("reduced_decoding", self.reduced_decoding),
         }
         checked["mean"] = _numbers("mean", self.mean, CHANNELS[self.channels], -MAX_LEVEL, MAX_LEVEL)
         checked["std"] = _numbers("std", self.std, CHANNELS[self.channels], 1e-6, MAX_LEVEL)
@@ -114,7 +128,7 @@ class Preprocessing:
         Raises:
             ImageError: the picture cannot be read.
         """
-        return self.normalise(self.pixels(picture))
+        return self._passed(self._decoded(picture), self._value_tables)
 
     def pixels(self, picture: Picture) -> NDArray[np.uint8]:
         """Decode and resize one picture: uint8 [height, width, C], what `normalise` and `quantised` take.
@@ -122,7 +136,19 @@ class Preprocessing:
         Raises:
             ImageError: the picture cannot be read.
         """
-        return self._geometry(decode_image(picture))
+        return self._passed(self._decoded(picture), None)
+
+    def quanta(
+        self, picture: Picture, scale: float, zero_point: int, dtype: Literal["int8", "uint8"]
+    ) -> NDArray[np.int8] | NDArray[np.uint8]:
+        """Decode, resize and quantise one picture: [height, width, C] of `dtype`, as `quantised(pixels(...))`.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            ArgumentError: as `quantised`.
+        """
+        table = _quantum_tables(self, scale, zero_point, dtype)
+        return self._passed(self._decoded(picture), table)
 
     def geometry(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resize a decoded RGB picture, uint8 [H, W, 3], and order its channels: uint8 [height, width, C].
@@ -130,9 +156,23 @@ class Preprocessing:
         Raises:
             ArgumentError: `image` has another dtype or shape.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise ArgumentError(f"a decoded picture is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
-        return self._geometry(Image.fromarray(np.ascontiguousarray(image)))
+        return self._passed(_checked_picture(image), None)
+
+    def reference_geometry(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Compute `geometry` by Pillow: the definition, which the native pass is tested against.
+
+        Raises:
+            ArgumentError: as `geometry`.
+        """
+        return self._geometry(Image.fromarray(np.ascontiguousarray(_checked_picture(image))))
+
+    def decoding_scale(self, width: int, height: int) -> int:
+        """The n of the scale 1/n at which a JPEG of this upright size is decoded: 1, 2, 4 or 8."""
+        if not self.reduced_decoding:
+            return 1
+        (across, down), (target_width, target_height) = self._sides_and_target(width, height)
+        fitting = [n for n in (8, 4, 2) if across >= 2 * n * target_width and down >= 2 * n * target_height]
+        return fitting[0] if fitting else 1
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map pixels, uint8 [..., C], to (pixel - mean) / std, float32 [..., C], by one table a channel.
@@ -155,12 +195,7 @@ class Preprocessing:
         Raises:
             ArgumentError: as `normalise`, or `scale`, `zero_point` or `dtype` is not valid.
         """
-        lowest = -128 if _choice("dtype", dtype, ("int8", "uint8")) == "int8" else 0
-        zero_point = _integer("zero_point", zero_point, lowest, lowest + 255)
-        quanta = self._value_tables.astype(np.float64) / _number("scale", scale, 1e-30, 1e30)
-        own = np.arange(256) + lowest - zero_point
-        nearest = np.where(np.abs(quanta - own) <= 0.5 + _TIE_TOLERANCE, own, np.rint(quanta)) + zero_point
-        return _look_up(np.clip(nearest, lowest, lowest + 255).astype(dtype), self._checked(pixels))
+        return _look_up(_quantum_tables(self, scale, zero_point, dtype), self._checked(pixels))
 
     def describe(self) -> str:
         """Say in one sentence what is done to a picture."""
@@ -171,9 +206,10 @@ class Preprocessing:
         }[self.resize]
         values = f"(pixel - mean {_listed(self.mean)}) / std {_listed(self.std)}"
         low, high = self._value_tables.min(), self._value_tables.max()
+        reduced = ", JPEGs decoded at up to an eighth of their size" if self.reduced_decoding else ""
         return (
             f"{rule} to {self.width} × {self.height} (width × height, {self.interpolation}), "
-            f"{self.channels}, {values}: {low:.4g} to {high:.4g}"
+            f"{self.channels}, {values}: {low:.4g} to {high:.4g}{reduced}"
         )
 
     def with_size(self, height: int, width: int) -> Preprocessing:
@@ -187,6 +223,8 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them; `from_dict` reads them back."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if not self.reduced_decoding:  # as in files from before there was this field
+            del fields["reduced_decoding"]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
     @classmethod
@@ -200,7 +238,7 @@ class Preprocessing:
             raise ModelFileError(f"preprocessing is a table of fields, not {type(fields).__name__}")
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = sorted(str(name) for name in fields if name not in known)
-        missing = [name for name in known if name not in fields]
+        missing = [name for name in known if name not in fields and name != "reduced_decoding"]
         if unknown:
             raise ModelFileError(f"preprocessing has the unknown field {unknown[0]!r}; known: {', '.join(known)}")
         if missing:
@@ -224,6 +262,22 @@ class Preprocessing:
             )
         return pixels
 
+    def _decoded(self, picture: Picture) -> Image.Image:
+        return decode_image(picture, scale=self.decoding_scale if self.reduced_decoding else None)
+
+    def _passed(self, image: Image.Image | NDArray[np.uint8], table: NDArray[Any] | None) -> NDArray[Any]:
+        """A decoded picture to the levels, or to what `table`, [C, 256], says: the native pass."""
+        native = native_pass.engine()
+        if native is None:
+            pixels = self._geometry(image if isinstance(image, Image.Image) else Image.fromarray(image))
+            return pixels if table is None else _look_up(table, pixels)
+        view = image if isinstance(image, np.ndarray) else pixel_view(image)
+        dtype = np.uint8 if table is None else table.dtype
+        output = np.empty((self.height, self.width, CHANNELS[self.channels]), dtype=dtype)
+        fields = (self.resize, self.interpolation, self.channels, self.fill, self.crop_fraction)
+        native_pass.run(native, fields, view, output, table)
+        return output
+
     def _geometry(self, image: Image.Image) -> NDArray[np.uint8]:
         resized = self._padded(image) if self.resize == "pad" else self._cropped(image)
         if self.channels == "L":
@@ -232,11 +286,20 @@ class Preprocessing:
         return pixels if self.channels == "RGB" else np.ascontiguousarray(pixels[:, :, ::-1])
 
     def _cropped(self, image: Image.Image) -> Image.Image:
-        sides = image.size if self.resize == "stretch" else self._window_sides(*image.size)
-        window = _centred_window(image.size, sides, self.crop_fraction)
+        window = _centred_window(image.size, self._sides(*image.size), self.crop_fraction)
         return _resampled(image, (self.width, self.height), window, INTERPOLATIONS[self.interpolation])
 
-    def _window_sides(self, width: int, height: int) -> tuple[float, float]:
+    def _sides_and_target(self, width: int, height: int) -> tuple[tuple[float, float], tuple[int, int]]:
+        """Sides of the source window, and the size that it is resampled to."""
+        if self.resize == "pad":
+            return (width, height), self._fitted_size(width, height)
+        across, down = self._sides(width, height)
+        return (across * self.crop_fraction, down * self.crop_fraction), (self.width, self.height)
+
+    def _sides(self, width: int, height: int) -> tuple[float, float]:
+        """Sides of the source window before `crop_fraction`."""
+        if self.resize == "stretch":
+            return float(width), float(height)
         if width * self.height > height * self.width:
             return height * self.width / self.height, float(height)
         return float(width), width * self.height / self.width
@@ -297,6 +360,35 @@ def _look_up(tables: NDArray[Any], pixels: NDArray[np.uint8]) -> NDArray[Any]:
     for channel, table in enumerate(tables):
         values[..., channel] = table[pixels[..., channel]]
     return values
+
+
+def _quantum_tables(rule: Preprocessing, scale: float, zero_point: int, dtype: str) -> NDArray[Any]:
+    """What `Preprocessing.quantised` makes of each level of each channel: [C, 256] of `dtype`."""
+    lowest = -128 if _choice("dtype", dtype, ("int8", "uint8")) == "int8" else 0
+    zero_point = _integer("zero_point", zero_point, lowest, lowest + 255)
+    return _kept_tables(rule, _number("scale", scale, 1e-30, 1e30), zero_point, lowest)
+
+
+@lru_cache(maxsize=64)
+def _kept_tables(rule: Preprocessing, scale: float, zero_point: int, lowest: int) -> NDArray[Any]:
+    quanta = rule._value_tables.astype(np.float64) / scale
+    own = np.arange(256) + lowest - zero_point
+    nearest = np.where(np.abs(quanta - own) <= 0.5 + _TIE_TOLERANCE, own, np.rint(quanta)) + zero_point
+    tables: NDArray[Any] = np.clip(nearest, lowest, lowest + 255).astype(np.int8 if lowest else np.uint8)
+    tables.setflags(write=False)  # shared by all calls
+    return tables
+
+
+def _checked_picture(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ArgumentError(f"a decoded picture is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+    return image
+
+
+def _truth(name: str, value: object) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise ArgumentError(f"{name} is true or false, not {value!r}")
+    return bool(value)
 
 
 def _integer(name: str, value: object, low: int, high: int) -> int:

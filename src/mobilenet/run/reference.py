@@ -13,9 +13,10 @@ import numpy as np
 from mobilenet.errors import ArgumentError
 from mobilenet.graph.graph import Graph, Node, TensorType, Weights
 from mobilenet.graph.ops import Quantise
+from mobilenet.run.quanta import dequantise_array, quantise_array
 from mobilenet.run.reference_call import Array, Call
 from mobilenet.run.reference_float import FLOAT_RULES
-from mobilenet.run.reference_integer import INTEGER_RULES, dequantise_array, quantise_array
+from mobilenet.run.reference_integer import INTEGER_RULES
 
 __all__ = ["dequantise_array", "quantise_array", "run", "run_node"]
 

@@ -71,6 +71,7 @@ from mobilenet.graph.ops import (
     Softmax,
     Transpose,
 )
+from mobilenet.run.quanta import dequantise_array, quantise_array
 from mobilenet.run.reference_call import Array, Call, Rule
 from mobilenet.run.reference_float import activate, nearest
 from mobilenet.run.reference_window import (
@@ -87,25 +88,6 @@ PRODUCT = 255 * 255  # the largest |q_i - z_i| * |q_w - z_w|
 WEIGHT_BITS = 11  # of an interpolation weight
 EXPONENT_BITS = 23  # of an entry of softmax's table
 FUSED = ("none", "relu", "relu6")
-
-
-def quantise_array(x: Array, quantisation: Quantisation, dtype: str) -> Array:
-    """Real numbers to integers: clamp(rint(float32(x) * (1 / float32(scale))) + zero point), ties to even.
-
-    Args:
-        x: any shape; NaN becomes the lowest integer.
-        quantisation: the scale and zero point of the result.
-        dtype: "int8" or "uint8".
-    """
-    info = np.iinfo(dtype)
-    steps = np.rint(np.asarray(x, np.float32) * (np.float32(1) / np.float32(quantisation.scale)))
-    zero = quantisation.zero_point
-    return np.asarray(np.fmin(np.fmax(steps, info.min - zero), info.max - zero) + zero, dtype)
-
-
-def dequantise_array(q: Array, quantisation: Quantisation) -> Array:
-    """Integers to the float32 numbers that they stand for: float32(scale) * float32(q - zero point)."""
-    return (q.astype(np.int32) - quantisation.zero_point).astype(np.float32) * np.float32(quantisation.scale)
 
 
 def _quantisation(kind: TensorType) -> Quantisation:

@@ -13,7 +13,6 @@ from PIL import Image
 
 from mobilenet.errors import ArgumentError
 from mobilenet.pictures.decode import Picture, decode
-from mobilenet.report.draw import draw_answer
 from mobilenet.tasks.metrics import check_temperature, softmax
 
 SPEED_KEYS = ("preprocess", "inference", "postprocess")
@@ -139,6 +138,8 @@ class ClassificationResult:
         `picture` may be left out if the result has a `path`. Raises `ArgumentError` if there is neither, and
         `ImageError` if the picture cannot be read.
         """
+        from mobilenet.report.draw import draw_answer
+
         source = self.path if picture is None else picture
         if source is None:
             raise ArgumentError("this result has no path: give the picture, plot(picture)")

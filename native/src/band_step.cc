@@ -1,0 +1,387 @@
+#include "band_step.h"
+
+#include <algorithm>
+
+namespace mobilenet {
+
+namespace {
+
+void convert_line(const PictureSource &picture, Element element, const Kernels &kernels, const char *source,
+                  int64_t count, char *line) {
+  const float *floats = reinterpret_cast<const float *>(source);
+  if (element == Element::bf16) {
+    kernels.narrow_line(floats, count, line);
+  } else if (element == Element::f32) {
+    std::memcpy(line, source, size_t(count) * 4);
+  } else if (picture.quantise) {
+    kernels.quantise_line(floats, count, picture.inverse, picture.zero, line);
+  } else if (picture.dtype == DType::int8) {
+    for (int64_t i = 0; i < count; i++) line[i] = char(source[i] ^ 0x80);
+  } else {
+    std::memcpy(line, source, size_t(count));
+  }
+}
+
+// Pixels of a block, a stride apart, to pixels side by side. The sizes are constants, or each would be a call.
+template <int PIXEL>
+void copy_pixels(const char *from, int64_t step, char *to, int64_t count) {
+  for (; count > 0; count--, from += step, to += PIXEL) std::memcpy(to, from, PIXEL);
+}
+
+void copy_pixels(int64_t pixel, const char *from, int64_t step, char *to, int64_t count) {
+  if (pixel == 64) return copy_pixels<64>(from, step, to, count);
+  if (pixel == 32) return copy_pixels<32>(from, step, to, count);
+  copy_pixels<16>(from, step, to, count);
+}
+
+void fill(char *to, int64_t bytes, Element element, int pad) {
+  std::memset(to, element == Element::u8 ? pad : 0, size_t(bytes));
+}
+
+}  // namespace
+
+void row_sums(const char *a, const Run *runs, const std::vector<int> &channels, int64_t pixels, int32_t weight_zero,
+              int32_t input_offset, int32_t *sums) {
+  for (int64_t p = 0; p < pixels; p++) {
+    int32_t sum = 0;
+    for (size_t r = 0; r < channels.size(); r++) {
+      const uint8_t *from = reinterpret_cast<const uint8_t *>(a) + runs[r].offset + p * BLOCK;
+      for (int c = 0; c < channels[r]; c++) sum += from[c];
+      sum -= channels[r] * input_offset;
+    }
+    sums[p] = -weight_zero * sum;
+  }
+}
+
+void BandStep::prepare() {
+  pixel_ = int64_t(BLOCK * size_of(element));
+  size_t used = 0;
+  auto take = [&](int64_t bytes) {
+    const size_t at = used;
+    used += aligned(size_t(bytes) + ALIGNMENT);
+    return at;
+  };
+  const int64_t new_rows = !depthwise     ? band_rows
+                           : by_channels  ? height1
+                                          : std::min<int64_t>(height1, (band_rows - 1) * depthwise->window.stride_down +
+                                                                           depthwise->window.reach_down());
+  if (expand && (!expand->window.pointwise() || picture.present)) {
+    const WindowShape &w = expand->window;
+    one_slice_ = !depthwise || channels1 <= slice_channels;
+    rows0_ = one_slice_ ? w.reach_down() : (new_rows - 1) * w.stride_down + w.reach_down();
+    if (expand->unfolded) {
+      block0_bytes_ = width1 * pixel_;
+      phase_bytes_ = (w.kernel_width * channels0 + BLOCK - 1) / BLOCK * block0_bytes_;
+      row0_bytes_ = phase_bytes_;
+      const int64_t columns = std::max(width0 + w.pad_left, (width1 - 1) * w.stride_across + w.kernel_width);
+      line_ = take((columns * channels0 + 2 * BLOCK) * int64_t(size_of(element)));
+    } else {
+      block0_bytes_ = (width1 + (w.reach_across() - 1) / w.stride_across) * pixel_;
+      phase_bytes_ = (channels0 + BLOCK - 1) / BLOCK * block0_bytes_;
+      row0_bytes_ = phase_bytes_ * std::min(w.stride_across, w.reach_across());
+    }
+    ring0_ = take((rows0_ + 1) * row0_bytes_);  // the last row is padding
+  }
+  if (depthwise) {
+    const WindowShape &w = depthwise->window;
+    rows1_ = new_rows;
+    const int64_t columns = std::max((width2 - 1) * w.stride_across + w.reach_across(), w.pad_left + width1);
+    row1_bytes_ = (columns + over_read) * pixel_;
+    block1_bytes_ = rows1_ * row1_bytes_;
+    const int64_t blocks = (std::min<int64_t>(channels1, by_channels ? slice_channels : channels1) + BLOCK - 1) / BLOCK;
+    ring1_ = take(blocks * block1_bytes_);
+    zero1_ = take(row1_bytes_);
+    pointers_ = take(int64_t(sizeof(char *)) * w.kernel_height * depthwise->sets);
+  }
+  if (project) {
+    band_block_bytes_ = band_rows * width2 * pixel_;
+    band_ = take((channels1 + BLOCK - 1) / BLOCK * band_block_bytes_);
+    project_runs_ = take(int64_t(project->run_words.size() * sizeof(Run)));
+  }
+  if (expand) runs_ = take(int64_t(expand->run_words.size() * sizeof(Run)));
+  sums_ = take(std::max(width1, band_rows * width2) * 4);
+  scratch = used;
+}
+
+// One thread at work.
+struct BandStep::Worker {
+  const BandStep &s;
+  const Frame &frame;
+  const char *source;
+  char *destination, *scratch;
+  Run *runs, *project_runs;
+  int32_t *sums;
+  Epilogue expand_epilogue, project_epilogue;
+  int64_t loaded0 = 0, made1 = 0;  // the next row that is not in a ring yet
+
+  Worker(const BandStep &step, const Frame &f)
+      : s(step), frame(f), source(f.at(step.reads[0])), destination(f.at(step.write)), scratch(f.scratch),
+        runs(reinterpret_cast<Run *>(f.scratch + step.runs_)),
+        project_runs(reinterpret_cast<Run *>(f.scratch + step.project_runs_)),
+        sums(reinterpret_cast<int32_t *>(f.scratch + step.sums_)) {
+    if (s.expand) expand_epilogue = with_sums(*s.expand);
+    if (s.project) project_epilogue = with_sums(*s.project);
+    if (s.rows0_) fill(scratch + s.ring0_ + s.rows0_ * s.row0_bytes_, s.row0_bytes_, s.element, s.pad_expand);
+    if (s.depthwise) {
+      fill(scratch + s.zero1_, s.row1_bytes_, s.element, s.pad_depthwise);
+      pad_columns();
+    }
+    if (s.project)
+      for (size_t r = 0; r < s.project->run_words.size(); r++)
+        project_runs[r] = {int32_t(int64_t(r) * s.band_block_bytes_), s.project->run_words[r]};
+    if (s.expand && !s.rows0_)
+      for (size_t r = 0; r < s.expand->run_words.size(); r++)
+        runs[r] = {int32_t(int64_t(r) * s.height0 * s.width0 * s.pixel_), s.expand->run_words[r]};
+  }
+
+  Epilogue with_sums(const GemmLayer &layer) const {
+    Epilogue e = layer.finish.epilogue;
+    if (layer.needs_row_sums) e.row_sums = sums;
+    return e;
+  }
+
+  // The columns left and right of the rows of ring 1; nothing else writes there.
+  void pad_columns() {
+    const int64_t left = s.depthwise->window.pad_left * s.pixel_, right = left + s.width1 * s.pixel_;
+    const int64_t blocks = (std::min<int64_t>(s.channels1, s.by_channels ? s.slice_channels : s.channels1) + BLOCK - 1) / BLOCK;
+    for (int64_t row = 0; row < blocks * s.rows1_; row++) {
+      char *at = scratch + s.ring1_ + row * s.row1_bytes_;
+      fill(at, left, s.element, s.pad_depthwise);
+      fill(at + right, s.row1_bytes_ - right, s.element, s.pad_depthwise);
+    }
+  }
+
+  // Ring 0, row y of the source.
+  void load_row(int64_t y) {
+    char *row = scratch + s.ring0_ + y % s.rows0_ * s.row0_bytes_;
+    if (s.expand->unfolded)
+      unfold_row(y, row);
+    else
+      spread_row(y, row);
+  }
+
+  // A picture's row, converted, with the columns of each window side by side as channels.
+  void unfold_row(int64_t y, char *row) {
+    const WindowShape &w = s.expand->window;
+    const int64_t size = int64_t(size_of(s.element)), channels = s.channels0;
+    const int64_t source_size = s.picture.dtype == DType::float32 ? 4 : 1;
+    char *line = scratch + s.line_;
+    const int64_t columns = std::max(s.width0 + w.pad_left, (s.width1 - 1) * w.stride_across + w.kernel_width);
+    fill(line, w.pad_left * channels * size, s.element, s.pad_expand);
+    convert_line(s.picture, s.element, *s.kernels, source + y * s.width0 * channels * source_size, s.width0 * channels,
+                 line + w.pad_left * channels * size);
+    const int64_t end = (w.pad_left + s.width0) * channels * size;
+    fill(line + end, (columns * channels + BLOCK) * size - end, s.element, s.pad_expand);
+    const int64_t wide = w.kernel_width * channels;
+    for (int64_t u = 0; u < wide; u += BLOCK) {
+      char *to = row + u / BLOCK * s.block0_bytes_;
+      const char *from = line + u * size;
+      copy_pixels(s.pixel_, from, w.stride_across * channels * size, to, s.width1);
+    }
+  }
+
+  // A row in blocks, padded; with a stride across, every stride-th column beside each other.
+  void spread_row(int64_t y, char *row) {
+    const WindowShape &w = s.expand->window;
+    const int phases = std::min(w.stride_across, w.reach_across());
+    const int64_t columns = s.block0_bytes_ / s.pixel_;
+    for (int phase = 0; phase < phases; phase++)
+      for (int64_t block = 0; block * BLOCK < s.channels0; block++) {
+        const char *from = source + (block * s.height0 + y) * s.width0 * s.pixel_;
+        char *to = row + phase * s.phase_bytes_ + block * s.block0_bytes_;
+        // Column j of this phase is column j * stride + phase - pad of the picture: first .. last are inside.
+        const int64_t shift = w.pad_left - phase, stride = w.stride_across;
+        const int64_t first = std::min(columns, shift > 0 ? (shift + stride - 1) / stride : 0);
+        const int64_t last = std::max(first, std::min(columns, (s.width0 - 1 + shift) / stride + 1));
+        fill(to, first * s.pixel_, s.element, s.pad_expand);
+        copy_pixels(s.pixel_, from + (first * stride - shift) * s.pixel_, stride * s.pixel_, to + first * s.pixel_,
+                    last - first);
+        fill(to + last * s.pixel_, (columns - last) * s.pixel_, s.element, s.pad_expand);
+      }
+  }
+
+  // Rows of the source that the expansion's rows up to `last` (not included) need.
+  void load_for(int64_t last) {
+    if (!s.rows0_) return;
+    const WindowShape &w = s.expand->window;
+    const int64_t needed = std::min(s.height0, (last - 1) * w.stride_down - w.pad_top + w.reach_down());
+    for (; loaded0 < needed; loaded0++) load_row(loaded0);
+  }
+
+  // Points the expansion's runs at the rows that its output row y sees; returns what they are relative to.
+  const char *aim(int64_t y) {
+    if (!s.rows0_) return source + y * s.width0 * s.pixel_;
+    const WindowShape &w = s.expand->window;
+    Run *run = runs;
+    size_t index = 0;
+    for (int ky = 0; ky < w.kernel_height; ky++) {
+      const int64_t row = y * w.stride_down - w.pad_top + ky * w.dilation_down;
+      const int64_t slot = row < 0 || row >= s.height0 ? s.rows0_ : row % s.rows0_;
+      for (int kx = 0; kx < (s.expand->unfolded ? 1 : w.kernel_width); kx++) {
+        const int64_t column = int64_t(kx) * w.dilation_across;
+        const int64_t at = slot * s.row0_bytes_ + column % w.stride_across * s.phase_bytes_ +
+                           column / w.stride_across * s.pixel_;
+        for (int64_t block = 0; block * s.block0_bytes_ < s.phase_bytes_; block++, index++)
+          *run++ = {int32_t(at + block * s.block0_bytes_), s.expand->run_words[index]};
+      }
+    }
+    return scratch + s.ring0_;
+  }
+
+  // One row of the expansion, channels first .. last, to `out` (as if block 0 began there).
+  void expand_row(int64_t y, int first, int last, char *out, int64_t out_block) {
+    const GemmLayer &layer = *s.expand;
+    if (s.one_slice_) load_for(y + 1);
+    const char *a = aim(y);
+    if (layer.needs_row_sums)
+      row_sums(a, runs, layer.run_channels, s.width1, expand_epilogue.weight_zero, s.kernels->input_offset, sums);
+    const GemmCall call{a, runs, int(layer.run_words.size()), s.width1, layer.weights.data(), layer.words, out,
+                        out_block, out, out_block, first, last, &expand_epilogue};
+    s.kernels->gemm[int(s.element)](call);
+  }
+
+  // Rows made1 .. last of ring 1, for channels first .. last; block0: the first block that the ring holds.
+  void fill_ring1(int64_t from, int64_t last, int first_channel, int last_channel, int64_t block0) {
+    const int64_t left = s.depthwise->window.pad_left * s.pixel_;
+    for (int64_t y = from; y < last; y++) {
+      char *row = scratch + s.ring1_ + y % s.rows1_ * s.row1_bytes_ + left - block0 * s.block1_bytes_;
+      if (s.expand) {
+        expand_row(y, first_channel, last_channel, row, s.block1_bytes_);
+        continue;
+      }
+      for (int64_t b = first_channel / BLOCK; b * BLOCK < last_channel; b++)
+        std::memcpy(row + b * s.block1_bytes_, source + (b * s.height0 + y) * s.width0 * s.pixel_,
+                    size_t(s.width0 * s.pixel_));
+    }
+  }
+
+  void depthwise_row(int64_t y, int64_t block, int64_t block0, char *out) {
+    const DepthwiseLayer &layer = *s.depthwise;
+    const WindowShape &w = layer.window;
+    const char **rows = reinterpret_cast<const char **>(scratch + s.pointers_);
+    const char *ring = scratch + s.ring1_ + (block - block0) * s.block1_bytes_;
+    for (int set = 0; set < layer.sets; set++)
+      for (int ky = 0; ky < w.kernel_height; ky++) {
+        const int64_t row = y * w.stride_down - w.pad_top + ky * w.dilation_down;
+        rows[set * w.kernel_height + ky] =
+            row < 0 || row >= s.height1 ? scratch + s.zero1_ : ring + row % s.rows1_ * s.row1_bytes_;
+      }
+    const int rest = int(s.channels1 - block * BLOCK);
+    const DepthwiseCall call{rows, w.kernel_height * layer.sets, w.kernel_width, w.stride_across, w.dilation_across,
+                             s.width2, layer.weights.data() + size_t(block) * layer.block_bytes, out,
+                             rest < BLOCK ? rest : BLOCK, int(block), &layer.finish.epilogue};
+    s.kernels->depthwise[int(s.element)](call);
+  }
+
+  int64_t needed1(int64_t last) const {
+    const WindowShape &w = s.depthwise->window;
+    return std::min(s.height1, (last - 1) * w.stride_down - w.pad_top + w.reach_down());
+  }
+
+  int64_t destination_block() const { return s.height2 * s.width2 * s.pixel_; }
+
+  // Slices of channels first .. last of the whole picture.
+  void run_channels(int64_t first, int64_t last) {
+    for (int64_t c = first; c < last; c += s.slice_channels) {
+      const int64_t end = std::min<int64_t>(last, c + s.slice_channels), block0 = c / BLOCK;
+      fill_ring1(0, needed1(s.height2), int(c), int(end), block0);
+      for (int64_t block = block0; block * BLOCK < end; block++)
+        for (int64_t y = 0; y < s.height2; y++)
+          depthwise_row(y, block, block0, destination + block * destination_block() + y * s.width2 * s.pixel_);
+    }
+  }
+
+  // Rows y .. last of the destination's input, to the band or to the destination itself.
+  void make_band(int64_t y, int64_t last, char *out, int64_t out_block) {
+    if (!s.depthwise) {
+      for (int64_t row = y; row < last; row++)
+        expand_row(row, 0, int(s.channels1), out + (row - y) * s.width2 * s.pixel_, out_block);
+      return;
+    }
+    const int64_t needed = needed1(last);
+    if (s.expand && !s.one_slice_) load_for(needed);
+    for (int64_t c = 0; c < s.channels1; c += s.slice_channels) {
+      const int64_t end = std::min<int64_t>(s.channels1, c + s.slice_channels);
+      fill_ring1(made1, needed, int(c), int(end), 0);
+      for (int64_t block = c / BLOCK; block * BLOCK < end; block++)
+        for (int64_t row = y; row < last; row++)
+          depthwise_row(row, block, 0, out + block * out_block + (row - y) * s.width2 * s.pixel_);
+    }
+    made1 = std::max(made1, needed);
+  }
+
+  void project_band(int64_t y, int64_t last) {
+    const GemmLayer &layer = *s.project;
+    const int64_t pixels = (last - y) * s.width2, at = y * s.width2 * s.pixel_;
+    const char *band = scratch + s.band_;
+    if (layer.needs_row_sums)
+      row_sums(band, project_runs, layer.run_channels, pixels, project_epilogue.weight_zero, s.kernels->input_offset,
+               sums);
+    const char *other = (s.residual < 0 ? destination : frame.at(s.residual)) + at;
+    const GemmCall call{band, project_runs, int(layer.run_words.size()), pixels, layer.weights.data(), layer.words,
+                        destination + at, destination_block(), other, destination_block(), 0, int(s.channels2),
+                        &project_epilogue};
+    s.kernels->gemm[int(s.element)](call);
+  }
+
+  void run_rows(int64_t first, int64_t end) {
+    if (first == end) return;
+    if (s.depthwise) made1 = std::max<int64_t>(0, first * s.depthwise->window.stride_down - s.depthwise->window.pad_top);
+    if (s.rows0_) {
+      const WindowShape &w = s.expand->window;
+      loaded0 = std::max<int64_t>(0, (s.depthwise ? made1 : first) * w.stride_down - w.pad_top);
+    }
+    for (int64_t y = first; y < end; y += s.band_rows) {
+      const int64_t last = std::min(end, y + s.band_rows);
+      if (!s.project) {
+        make_band(y, last, destination + y * s.width2 * s.pixel_, destination_block());
+        continue;
+      }
+      make_band(y, last, scratch + s.band_, s.band_block_bytes_);
+      project_band(y, last);
+    }
+  }
+};
+
+void BandStep::run(const Frame &frame) const {
+  const Share part = by_channels ? share(channels1, panel, frame.index, frame.count)
+                                 : share(height2, 1, frame.index, frame.count);
+  if (part.first == part.last) return;
+  Worker worker(*this, frame);
+  if (by_channels)
+    worker.run_channels(part.first, part.last);
+  else
+    worker.run_rows(part.first, part.last);
+}
+
+void PointwiseStep::run(const Frame &frame) const {
+  const Buffer &in = (*frame.buffers)[size_t(reads[0])], &out = (*frame.buffers)[size_t(write)];
+  const int64_t pixels = in.pixels(), channels = layer.out_channels;
+  // Over pixels, or over channels where that shares more evenly.
+  const int panel = kernels->panel[int(layer.element)];
+  const int64_t tiles = (pixels + 6) / 7, panels = (channels + panel - 1) / panel;
+  const auto busiest = [&](int64_t pieces) {
+    return double((pieces + frame.count - 1) / frame.count) / double(pieces);
+  };
+  const bool over_pixels = pixels > 7 && busiest(tiles) <= busiest(panels);
+  const Share p = over_pixels ? share(pixels, 7, frame.index, frame.count) : Share{0, pixels};
+  const Share c = over_pixels ? Share{0, channels} : share(channels, panel, frame.index, frame.count);
+  if (p.first == p.last || c.first == c.last) return;
+  Run *runs = reinterpret_cast<Run *>(frame.scratch);
+  const size_t count = layer.run_words.size();
+  for (size_t r = 0; r < count; r++) runs[r] = {int32_t(int64_t(r) * in.block_bytes()), layer.run_words[r]};
+  const char *a = frame.at(reads[0]) + p.first * in.pixel_bytes();
+  Epilogue epilogue = layer.finish.epilogue;
+  if (layer.needs_row_sums) {
+    int32_t *sums = reinterpret_cast<int32_t *>(frame.scratch + aligned(count * sizeof(Run)));
+    row_sums(a, runs, layer.run_channels, p.last - p.first, epilogue.weight_zero, kernels->input_offset, sums);
+    epilogue.row_sums = sums;
+  }
+  const int64_t at = p.first * out.pixel_bytes();
+  const char *other = frame.at(residual < 0 ? write : residual) + at;
+  const GemmCall call{a, runs, int(count), p.last - p.first, layer.weights.data(), layer.words, frame.at(write) + at,
+                      out.block_bytes(), other, out.block_bytes(), int(c.first), int(c.last), &epilogue, float_out};
+  (pixels == 1 ? kernels->gemv : kernels->gemm)[int(layer.element)](call);
+}
+
+}  // namespace mobilenet

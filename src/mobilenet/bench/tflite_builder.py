@@ -1,0 +1,113 @@
+"""Tensors, constants and operators of a .tflite file, collected in order and packed into bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from mobilenet.graph.graph import Quantisation
+
+IDENTIFIER = b"TFL3"
+VERSION = 3
+INT8_VERSIONS = {  # of an operator, from which on it takes int8; what is not here has no other form for it
+    "ADD": 2, "AVERAGE_POOL_2D": 2, "BATCH_MATMUL": 2, "CONCATENATION": 2, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3,
+    "DEQUANTIZE": 2, "FULLY_CONNECTED": 4, "GELU": 2, "L2_NORMALIZATION": 2, "LOGISTIC": 2, "MAX_POOL_2D": 2,
+    "MEAN": 2, "MUL": 2, "PAD": 2, "PADV2": 2, "RELU": 2, "RELU6": 2, "RESIZE_BILINEAR": 2,
+    "RESIZE_NEAREST_NEIGHBOR": 2, "SOFTMAX": 2, "TRANSPOSE": 2,
+}  # fmt: skip
+DTYPES = {"float32": "FLOAT32", "int8": "INT8", "uint8": "UINT8", "int32": "INT32", "int64": "INT64"}
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Of a quantised tensor: float32 scales and zero points, one or one for each place along `axis`."""
+
+    scale: np.ndarray
+    zero_point: np.ndarray
+    axis: int = 0
+
+    @staticmethod
+    def of(quantisation: Quantisation) -> Scales:
+        """The same scale and zero point everywhere."""
+        return Scales(np.array([quantisation.scale], np.float32), np.array([quantisation.zero_point], np.int64))
+
+
+@dataclass
+class TfliteBuilder:
+    """One subgraph under construction; a tensor is referred to by its number."""
+
+    tensors: list[Any] = field(default_factory=list)
+    buffers: list[Any] = field(default_factory=lambda: [schema.BufferT()])
+    operators: list[Any] = field(default_factory=list)
+    codes: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def value(self, name: str, shape: Sequence[int], dtype: str, scales: Scales | None = None) -> int:
+        """A tensor that is computed, its shape with the batch."""
+        return self._tensor(name, shape, dtype, scales, 0)
+
+    def constant(self, name: str, array: np.ndarray, scales: Scales | None = None) -> int:
+        """A tensor whose values the file holds."""
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
+        self.buffers.append(buffer)
+        return self._tensor(name, array.shape, str(array.dtype), scales, len(self.buffers) - 1)
+
+    def dtype(self, tensor: int) -> int:
+        """The schema's number of a tensor's dtype."""
+        return int(self.tensors[tensor].type)
+
+    def emit(self, kind: str, inputs: Sequence[int], output: int, options: Any = None, **fields: Any) -> int:
+        """Adds an operator with options of this class (of the schema, without its T); returns its output."""
+        operator = schema.OperatorT()
+        int8 = any(self.dtype(i) == schema.TensorType.INT8 for i in (*inputs, output) if i >= 0)
+        operator.opcodeIndex = self._code(kind, INT8_VERSIONS.get(kind, 1) if int8 else 1)
+        operator.inputs, operator.outputs = list(inputs), [output]
+        if options is not None:
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, options)
+            operator.builtinOptions = getattr(schema, f"{options}T")()
+            for name, value in fields.items():
+                assert hasattr(operator.builtinOptions, name), f"{options} has no field {name}"
+                setattr(operator.builtinOptions, name, value)
+        self.operators.append(operator)
+        return output
+
+    def pack(self, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
+        """The file."""
+        graph = schema.SubGraphT()
+        graph.tensors, graph.operators = self.tensors, self.operators
+        graph.inputs, graph.outputs, graph.name = list(inputs), list(outputs), "main"
+        model = schema.ModelT()
+        model.version, model.description = VERSION, "mobilenet"
+        model.subgraphs, model.buffers = [graph], self.buffers
+        model.operatorCodes = [_operator_code(*code) for code in self.codes]
+        builder = flatbuffers.Builder(1 << 20)
+        builder.Finish(model.Pack(builder), IDENTIFIER)
+        return bytes(builder.Output())
+
+    def _tensor(self, name: str, shape: Sequence[int], dtype: str, scales: Scales | None, buffer: int) -> int:
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape, tensor.buffer = name, list(shape), buffer
+        tensor.type = getattr(schema.TensorType, DTYPES[dtype])
+        if scales is not None:
+            tensor.quantization = schema.QuantizationParametersT()
+            tensor.quantization.scale = np.asarray(scales.scale, np.float32)
+            tensor.quantization.zeroPoint = np.asarray(scales.zero_point, np.int64)
+            tensor.quantization.quantizedDimension = scales.axis
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def _code(self, kind: str, version: int) -> int:
+        return self.codes.setdefault((kind, version), len(self.codes))
+
+
+def _operator_code(kind: str, version: int) -> Any:
+    code = schema.OperatorCodeT()
+    code.builtinCode = getattr(schema.BuiltinOperator, kind)
+    code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+    code.version = version
+    return code

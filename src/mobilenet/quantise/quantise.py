@@ -1,0 +1,138 @@
+"""Post-training static quantisation of a model: ranges by min-max over calibration pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mobilenet.errors import ArgumentError, DataError
+from mobilenet.files.contents import ModelContents
+from mobilenet.graph.graph import Graph, Weights
+from mobilenet.pictures.decode import Picture
+from mobilenet.pictures.preprocess import Preprocessing
+from mobilenet.pictures.sources import expand_sources
+from mobilenet.pictures.walk import is_folder
+from mobilenet.quantise.integer import to_integers
+from mobilenet.quantise.lower import lower
+from mobilenet.quantise.ranges import Range, measure_ranges
+
+DEFAULT_PICTURES = 64
+
+
+def quantise(contents: ModelContents, batches: Iterable[np.ndarray]) -> ModelContents:
+    """The model with uint8 values and int8 weights, which answers nearly as the float model does.
+
+    The input's range is that of the preprocessing, whatever the pictures; every other value's range is the
+    lowest to the highest that it takes on the calibration inputs. The temperature stays; metrics and checks were
+    the float model's and go.
+
+    Args:
+        contents: a float model.
+        batches: preprocessed pictures, float32 (N, height, width, channels): a hundred that are like those that
+            the model will see are plenty, a few are enough for a try.
+
+    Raises:
+        ArgumentError: the model is quantised already, there is no batch, or a batch does not fit.
+        GraphError: the weights do not fit the graph, or a layer is too large for int32 sums.
+    """
+    graph, weights = quantise_graph(
+        contents.graph, contents.weights, batches, input_range=_input_range(contents.preprocessing)
+    )
+    return replace(
+        contents,
+        graph=graph,
+        weights=weights,
+        metrics={},
+        checks=(),
+        provenance={**contents.provenance, "quantised": "uint8 values, int8 weights by channel, min-max"},
+    )
+
+
+def quantise_graph(
+    graph: Graph, weights: Weights, batches: Iterable[np.ndarray], *, input_range: Range | None = None
+) -> tuple[Graph, Weights]:
+    """A float graph in integers; see `quantise`.
+
+    Args:
+        graph: a float graph with one input; batch norms may be folded or not.
+        weights: of the graph.
+        batches: float32 (N, ...) of the input's shape, at least one.
+        input_range: of the input; default: what the batches show.
+
+    Returns:
+        The integer graph (uint8 input and outputs, which keep their names) and its weights.
+
+    Raises:
+        ArgumentError, GraphError: as `quantise`.
+    """
+    if any(kind.integer for kind in graph.types.values()):
+        raise ArgumentError(
+            "the model is quantised already; to quantise a .tflite file anew, import it with --float first"
+        )
+    if len(graph.inputs) != 1:
+        raise ArgumentError(f"the graph has the inputs {', '.join(graph.inputs)}; one is quantised")
+    graph.check_weights(weights)
+    lowered, weights = lower(graph, weights)
+    ranges = measure_ranges(lowered, weights, batches)
+    if input_range is not None:
+        ranges |= dict.fromkeys(graph.inputs, input_range)
+    return to_integers(lowered, weights, ranges)
+
+
+def calibration_pictures(folder: str | os.PathLike[str], count: int = DEFAULT_PICTURES) -> list[Path]:
+    """At most `count` pictures below a folder, evenly spread over it; of a data set that is split, from train.
+
+    Raises:
+        ArgumentError: `count` is below 1.
+        DataError: there is no such folder, or it holds no pictures.
+    """
+    if count < 1:
+        raise ArgumentError(f"pictures is {count}: at least 1 is needed")
+    root = Path(folder)
+    if not is_folder(root):
+        raise DataError(f"{root}: no such folder; calibration needs a folder of pictures")
+    train = root / "train"
+    found = [path for path in expand_sources([str(train if is_folder(train) else root)]) if not is_folder(path)]
+    if not found:
+        raise DataError(f"{root}: holds no pictures; calibration needs at least one")
+    return [found[place * len(found) // count] for place in range(count)] if len(found) > count else found
+
+
+def calibration_batches(
+    contents: ModelContents,
+    pictures: Sequence[Picture],
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Iterator[np.ndarray]:
+    """Each picture as a batch of its own, float32 (1, height, width, channels), by the model's preprocessing.
+
+    Args:
+        contents: a model with preprocessing.
+        pictures: what to read.
+        on_progress: called with (done, total) before each picture and at the end.
+
+    Raises:
+        ArgumentError: the model takes arrays, not pictures.
+        ImageError: a picture cannot be read.
+    """
+    if contents.preprocessing is None:
+        raise ArgumentError("this model takes arrays, not pictures: call quantise with batches of arrays")
+    for done, picture in enumerate(pictures):
+        if on_progress is not None:
+            on_progress(done, len(pictures))
+        yield contents.preprocessing(picture)[None]
+    if on_progress is not None:
+        on_progress(len(pictures), len(pictures))
+
+
+def _input_range(preprocessing: Preprocessing | None) -> Range | None:
+    """The lowest and highest value that preprocessing can give; none if the input is no picture."""
+    if preprocessing is None:
+        return None
+    channels = len(preprocessing.mean)
+    extremes = preprocessing.normalise(np.array([[0] * channels, [255] * channels], np.uint8))
+    return Range(float(extremes.min()), float(extremes.max()))
