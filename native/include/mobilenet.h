@@ -40,6 +40,8 @@ typedef struct {
   const char *isa;       /* NULL: the best that this processor has; see mobilenet_isas */
   uint64_t memory_limit; /* bytes of weights and activations of one run, 0: 4 GiB */
   uint64_t mac_limit;    /* multiply-accumulates of one picture, 0: 2^40 */
+  int32_t borrow;        /* 1: `bytes` stay as they are until mobilenet_free, and are not copied */
+  int32_t reserved;      /* 0 */
 } mobilenet_options;
 
 /* What an input or output is. `shape` has no batch dimension. `scale` and `zero_point` are of integers. */
@@ -52,7 +54,8 @@ typedef struct {
   int32_t zero_point;
 } mobilenet_tensor;
 
-/* Reads a model file (docs/format.md), checks it, and prepares it for running. `bytes` may be freed afterwards. */
+/* Reads a model file (docs/format.md), checks it, and prepares it for running. `bytes` may be freed afterwards,
+ * unless options->borrow is set. */
 MOBILENET_API int mobilenet_load(const void *bytes, size_t size, const mobilenet_options *options,
                                  mobilenet_model **model, char *error, size_t error_size);
 MOBILENET_API void mobilenet_free(mobilenet_model *model);
@@ -75,6 +78,16 @@ MOBILENET_API int mobilenet_run(mobilenet_model *model, int64_t height, int64_t 
 MOBILENET_API int mobilenet_plan(mobilenet_model *model, int64_t height, int64_t width, char **json, char *error,
                                  size_t error_size);
 MOBILENET_API void mobilenet_release(char *text);
+
+/* The plan with "ms" in every step: the shortest of `rounds` runs on zeros, on one thread. */
+MOBILENET_API int mobilenet_profile(mobilenet_model *model, int64_t height, int64_t width, int32_t rounds, char **json,
+                                    char *error, size_t error_size);
+
+/* Operations (a multiply-accumulate is two) a second that a matrix kernel reaches on one processor, on data in its
+ * first cache. `isa` may be NULL; precision: MOBILENET_FP32, MOBILENET_BF16 or MOBILENET_INTEGER. */
+enum { MOBILENET_INTEGER = 2 };
+MOBILENET_API int mobilenet_peak(const char *isa, int32_t precision, double *operations, char *error,
+                                 size_t error_size);
 
 /* The instruction sets that this build has and this processor can run, best first, separated by commas. */
 MOBILENET_API const char *mobilenet_isas(void);

@@ -47,6 +47,7 @@ class View {
   }
   void *data() const { return view_.buf; }
   size_t size() const { return size_t(view_.len); }
+  bool is_constant() const { return view_.readonly; }
   int rank() const { return view_.ndim; }
   int64_t shape(int axis) const { return view_.shape[axis]; }
   size_t item_size() const { return size_t(view_.itemsize); }
@@ -85,15 +86,22 @@ class Engine {
  public:
   Engine(const nb::object &data, int precision, int threads, const std::optional<std::string> &isa,
          uint64_t memory_limit, uint64_t mac_limit) {
-    const View view(data, false);
-    const mobilenet_options options{sizeof(options),   precision,    threads,
-                                    isa ? isa->c_str() : nullptr, memory_limit, mac_limit};
+    View view(data, false);
+    mobilenet_options options{};
+    options.size = sizeof(options);
+    options.precision = precision;
+    options.threads = threads;
+    options.isa = isa ? isa->c_str() : nullptr;
+    options.memory_limit = memory_limit;
+    options.mac_limit = mac_limit;
+    options.borrow = view.is_constant();
     int code;
     {
       const nb::gil_scoped_release released;
       code = mobilenet_load(view.data(), view.size(), &options, &model_, error_, ERROR_SIZE);
     }
     check(code, error_);
+    if (options.borrow) data_.emplace(std::move(view));
   }
   Engine(const Engine &) = delete;
   ~Engine() { mobilenet_free(model_); }
@@ -126,9 +134,16 @@ class Engine {
     check(code, error);
   }
 
-  std::string plan(int64_t height, int64_t width) {
+  // rounds 0: without times.
+  std::string plan(int64_t height, int64_t width, int rounds) {
     char *json, error[ERROR_SIZE];
-    check(mobilenet_plan(model_, height, width, &json, error, ERROR_SIZE), error);
+    int code;
+    {
+      const nb::gil_scoped_release released;
+      code = rounds ? mobilenet_profile(model_, height, width, rounds, &json, error, ERROR_SIZE)
+                    : mobilenet_plan(model_, height, width, &json, error, ERROR_SIZE);
+    }
+    check(code, error);
     const std::string text = json;
     mobilenet_release(json);
     return text;
@@ -166,6 +181,7 @@ class Engine {
     return result;
   }
 
+  std::optional<View> data_;  // freed after the model that borrows it
   mobilenet_model *model_ = nullptr;
   char error_[ERROR_SIZE];
 };
@@ -209,6 +225,19 @@ void preprocess(int resize, int interpolation, int channels, int fill, double cr
   check(code, error);
 }
 
+double peak(const std::string &precision) {
+  char error[ERROR_SIZE];
+  double operations = 0;
+  int code;
+  {
+    const nb::gil_scoped_release released;
+    const int kind = precision == "int8" ? MOBILENET_INTEGER : precision == "bf16" ? MOBILENET_BF16 : MOBILENET_FP32;
+    code = mobilenet_peak(nullptr, kind, &operations, error, ERROR_SIZE);
+  }
+  check(code, error);
+  return operations;
+}
+
 }  // namespace
 
 NB_MODULE(_engine, m) {
@@ -220,6 +249,7 @@ NB_MODULE(_engine, m) {
   m.attr("BAD_ARGUMENT") = int(MOBILENET_BAD_ARGUMENT);
   m.attr("NO_MEMORY") = int(MOBILENET_NO_MEMORY);
   m.def("isas", &mobilenet_isas);
+  m.def("peak", &peak, "precision"_a);
   m.def("preprocess", &preprocess, "resize"_a, "interpolation"_a, "channels"_a, "fill"_a, "crop_fraction"_a,
         "pixels"_a, "table"_a.none(), "output"_a, "isa"_a.none() = nb::none());
 

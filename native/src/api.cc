@@ -15,8 +15,9 @@
 struct mobilenet_model {
   mobilenet_model(const uint8_t *bytes, size_t size, const mobilenet::Options &options)
       : engine(bytes, size, options) {
-    for (const auto &input : engine.graph(0, 0).inputs) inputs.push_back(input.name);
-    for (const auto &output : engine.graph(0, 0).outputs) outputs.push_back(output.name);
+    const auto graph = engine.graph(0, 0);
+    for (const auto &input : graph->inputs) inputs.push_back(input.name);
+    for (const auto &output : graph->outputs) outputs.push_back(output.name);
   }
   mobilenet::Engine engine;
   std::vector<std::string> inputs, outputs;  // names; the engine's own live as long as a plan
@@ -81,6 +82,7 @@ mobilenet::Options checked(const mobilenet_options *given) {
   result.bf16 = options.precision == MOBILENET_BF16;
   result.threads = options.threads ? options.threads : std::min(mobilenet::available_processors(), MAX_THREADS);
   result.isa = options.isa ? options.isa : "";
+  result.borrow = options.borrow != 0;
   result.limits.memory = options.memory_limit ? options.memory_limit : MEMORY_LIMIT;
   result.limits.macs = options.mac_limit ? options.mac_limit : MAC_LIMIT;
   return result;
@@ -159,7 +161,7 @@ int mobilenet_input(mobilenet_model *model, int index, int64_t height, int64_t w
     need(tensor, "tensor");
     check_size(height, width);
     const char *name = name_at(model->inputs, index, "input");
-    describe(name, model->engine.graph(height, width).inputs[size_t(index)].type, tensor);
+    describe(name, model->engine.graph(height, width)->inputs[size_t(index)].type, tensor);
   });
 }
 
@@ -170,7 +172,8 @@ int mobilenet_output(mobilenet_model *model, int index, int64_t height, int64_t 
     need(tensor, "tensor");
     check_size(height, width);
     const char *name = name_at(model->outputs, index, "output");
-    const mobilenet::Graph &graph = model->engine.graph(height, width);
+    const auto kept = model->engine.graph(height, width);
+    const mobilenet::Graph &graph = *kept;
     describe(name, graph.type(graph.outputs[size_t(index)].value), tensor);
   });
 }
@@ -188,6 +191,12 @@ int mobilenet_run(mobilenet_model *model, int64_t height, int64_t width, int64_t
   });
 }
 
+static char *copied(const std::string &text) {
+  char *copy = static_cast<char *>(std::malloc(text.size() + 1));
+  if (!copy) throw std::bad_alloc();
+  return static_cast<char *>(std::memcpy(copy, text.c_str(), text.size() + 1));
+}
+
 int mobilenet_plan(mobilenet_model *model, int64_t height, int64_t width, char **json, char *error,
                    size_t error_size) {
   if (json) *json = nullptr;
@@ -195,10 +204,29 @@ int mobilenet_plan(mobilenet_model *model, int64_t height, int64_t width, char *
     need(model, "model");
     need(json, "json");
     check_size(height, width);
-    const std::string text = model->engine.plan_json(height, width);
-    *json = static_cast<char *>(std::malloc(text.size() + 1));
-    if (!*json) throw std::bad_alloc();
-    std::memcpy(*json, text.c_str(), text.size() + 1);
+    *json = copied(model->engine.plan_json(height, width));
+  });
+}
+
+int mobilenet_profile(mobilenet_model *model, int64_t height, int64_t width, int32_t rounds, char **json, char *error,
+                      size_t error_size) {
+  if (json) *json = nullptr;
+  return guarded(error, error_size, [&] {
+    need(model, "model");
+    need(json, "json");
+    check_size(height, width);
+    if (rounds < 1) fail(MOBILENET_BAD_ARGUMENT, "rounds is %d; at least 1 is needed", rounds);
+    *json = copied(model->engine.profile_json(height, width, rounds));
+  });
+}
+
+int mobilenet_peak(const char *isa, int32_t precision, double *operations, char *error, size_t error_size) {
+  return guarded(error, error_size, [&] {
+    need(operations, "operations");
+    if (precision < MOBILENET_FP32 || precision > MOBILENET_INTEGER)
+      fail(MOBILENET_BAD_ARGUMENT, "precision %d is none of MOBILENET_FP32, MOBILENET_BF16, MOBILENET_INTEGER",
+           precision);
+    *operations = mobilenet::peak_operations(isa ? isa : "", precision);
   });
 }
 

@@ -123,14 +123,17 @@ Engine::Engine(const uint8_t *bytes, size_t size, const Options &options) : stat
   State &s = *state_;
   s.plan_options = {kernels_for(options), options.bf16, options.threads, options.limits.memory};
   s.graph = read_model(bytes, size, options.limits);
-  s.keep_weights(bytes, size);
+  if (!options.borrow) s.keep_weights(bytes, size);
   fold(s.graph, s.owned);
   s.ready(0, 0);
 }
 
 Engine::~Engine() = default;
 
-const Graph &Engine::graph(int64_t height, int64_t width) { return state_->ready(height, width)->plan->graph; }
+std::shared_ptr<const Graph> Engine::graph(int64_t height, int64_t width) {
+  const std::shared_ptr<Ready> ready = state_->ready(height, width);
+  return {ready, &ready->plan->graph};
+}
 
 void Engine::run(int64_t height, int64_t width, int64_t batch, const void *const *inputs, void *const *outputs) {
   State &s = *state_;

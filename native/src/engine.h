@@ -12,18 +12,19 @@ struct Options {
   bool bf16 = false;    // float layers in bfloat16
   int threads = 1;
   std::string isa;      // empty: the best of this processor; "generic": every node by generic.h
+  bool borrow = false;  // the bytes of the model live as long as the engine: they are not copied
   Limits limits;
 };
 
 class Engine {
  public:
-  // Throws Failure or std::bad_alloc. `bytes` need not live on.
+  // Throws Failure or std::bad_alloc. `bytes` need not live on, unless they are borrowed.
   Engine(const uint8_t *bytes, size_t size, const Options &options);
   ~Engine();
 
   // The graph for pictures of height x width (0, 0: its own size); throws Failure. Safe from any thread, as are
   // all of these.
-  const Graph &graph(int64_t height, int64_t width);
+  std::shared_ptr<const Graph> graph(int64_t height, int64_t width);
 
   // inputs[i], outputs[i]: batch x shape elements, row-major.
   void run(int64_t height, int64_t width, int64_t batch, const void *const *inputs, void *const *outputs);

@@ -7,6 +7,13 @@
 #include "engine.h"
 #include "isa/isa.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #if defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -35,7 +42,10 @@ bool has_avx512vnni() {
 }
 // Processors without VBMI; also stands in for avx2vnni where only this encoding can run.
 [[maybe_unused]] bool has_avx512vnni256() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
-[[maybe_unused]] bool has_avx2vnni() { return has_avx2() && __builtin_cpu_supports("avxvnni"); }
+[[maybe_unused]] bool has_avx2vnni() {  // not every compiler's __builtin_cpu_supports knows avxvnni
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
 bool has_avx512bf16() { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 

@@ -103,7 +103,7 @@ struct Kernels {
   void (*pack_depthwise[3])(const void *weights, int kernel_height, int kernel_width, char *packed);
   int panel[3];           // the widest panel of gemm: 32 or 16 channels
   int word_bytes[3];      // bytes of a packed weight that belong to one word of 4 input bytes
-  // How int8 weights are packed for one word of one channel: from 4 weights to word_bytes[u8] bytes.
+  // How int8 weights are packed for one word of one channel where word_bytes[u8] is not 4: then they are copied.
   void (*pack_word)(const int8_t weights[4], char *packed);
   int32_t input_offset;   // what the int8 kernels subtract from each stored input: 0, or 128 where they need int8
   int tile_pixels[3];

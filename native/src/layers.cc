@@ -1,6 +1,8 @@
 #include "layers.h"
 
+#include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "generic.h"
 
@@ -136,16 +138,14 @@ uint16_t to_bf16(float x) {
   return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-// Calls put(channel, word, packed) for every word of every lane, in the order of the kernels' panels.
+// Calls put(first channel, channels of the file, width, panel) for every panel.
 template <class Put>
 void pack_panels(const GemmLayer &layer, const Kernels &kernels, Put put) {
-  const int bytes = kernels.word_bytes[int(layer.element)];
-  char *packed = layer.weights.data();
+  char *panel = layer.weights.data();
   for (int first = 0; first < layer.out_channels;) {
     const int width = panel_width(layer.out_channels - first, kernels.panel[int(layer.element)]);
-    for (int64_t word = 0; word < layer.words; word++)
-      for (int lane = 0; lane < width; lane++, packed += bytes)
-        if (first + lane < layer.out_channels) put(first + lane, word, packed);
+    put(first, std::min(width, layer.out_channels - first), width, panel);
+    panel += layer.words * width * kernels.word_bytes[int(layer.element)];
     first += width;
   }
 }
@@ -153,33 +153,76 @@ void pack_panels(const GemmLayer &layer, const Kernels &kernels, Put put) {
 void pack_float(GemmLayer &layer, const Node &node, const Kernels &kernels, const std::vector<int64_t> &sources) {
   const float *weights = node.parameter("weight").f32();
   const int64_t size = elements(node.parameter("weight").shape) / layer.out_channels;
-  const int per_word = channels_in_word(layer.element);
-  pack_panels(layer, kernels, [&](int channel, int64_t word, char *packed) {
-    for (int i = 0; i < per_word; i++) {
-      const int64_t source = sources[size_t(word * per_word + i)];
-      const float value = source < 0 ? 0.0f : weights[channel * size + source];
-      if (layer.element == Element::f32) {
-        std::memcpy(packed, &value, 4);
-      } else {
-        const uint16_t half = to_bf16(value);
-        std::memcpy(packed + 2 * i, &half, 2);
+  const auto value = [&](int channel, int64_t i) {
+    return sources[size_t(i)] < 0 ? 0.0f : weights[channel * size + sources[size_t(i)]];
+  };
+  pack_panels(layer, kernels, [&](int first, int channels, int width, char *panel) {
+    for (int64_t word = 0; word < layer.words; word++)
+      for (int lane = 0; lane < channels; lane++) {
+        char *packed = panel + (word * width + lane) * 4;
+        if (layer.element == Element::f32) {
+          const float x = value(first + lane, word);
+          std::memcpy(packed, &x, 4);
+        } else {
+          const uint16_t pair[2] = {to_bf16(value(first + lane, 2 * word)), to_bf16(value(first + lane, 2 * word + 1))};
+          std::memcpy(packed, pair, 4);
+        }
       }
-    }
   });
 }
 
+// What is to be known of a channel's integer weights without their zero point.
+struct WeightRange {
+  int64_t sum = 0, size = 0;  // size: the sum of their absolute values
+  int lowest = 0, highest = 0;
+};
+
+template <class Stored>
+WeightRange range_of(const Stored *from, int64_t count, int zero) {
+  constexpr int64_t CHUNK = 1 << 20;  // int32 holds the sum of so many
+  WeightRange range;
+  for (int64_t begin = 0; begin < count; begin += CHUNK) {
+    const int64_t end = std::min(count, begin + CHUNK);
+    int32_t sum = 0, size = 0, lowest = 0, highest = 0;
+    for (int64_t i = begin; i < end; i++) {
+      const int32_t w = from[i] - zero;
+      sum += w, size += w < 0 ? -w : w;
+      if (std::is_same_v<Stored, int8_t> && zero == 0) continue;  // fits whatever it is
+      lowest = w < lowest ? w : lowest, highest = w > highest ? w : highest;
+    }
+    range.sum += sum, range.size += size;
+    range.lowest = std::min(range.lowest, lowest), range.highest = std::max(range.highest, highest);
+  }
+  return range;
+}
+
+// A panel's words of 4 int8 weights, from a row for each channel.
+void put_words(const Kernels &kernels, const std::vector<const int8_t *> &rows, int64_t words, int width,
+               char *panel) {
+  const int bytes = kernels.word_bytes[int(Element::u8)];
+  for (int64_t word = 0; word < words; word++)
+    for (size_t lane = 0; lane < rows.size(); lane++) {
+      char *packed = panel + (word * width + int64_t(lane)) * bytes;
+      if (bytes == 4)
+        std::memcpy(packed, rows[lane] + 4 * word, 4);
+      else
+        kernels.pack_word(rows[lane] + 4 * word, packed);
+    }
+}
+
+template <class Stored>
 bool pack_integer(const Graph &graph, GemmLayer &layer, const Node &node, const Node *after, const Kernels &kernels,
                   const std::vector<int64_t> &sources) {
   const IntegerWeights weights(node);
-  const int64_t size = elements(node.parameter("weight").shape) / layer.out_channels;
-  std::vector<int64_t> sums(size_t(layer.out_channels)), sizes(size_t(layer.out_channels));
+  const Stored *stored = static_cast<const Stored *>(weights.tensor.data);
+  const int64_t size = elements(weights.tensor.shape) / layer.out_channels;
+  std::vector<int64_t> sums, sizes;
   int lowest = 0, highest = 0;
-  for (int c = 0; c < layer.out_channels; c++)
-    for (int64_t i = 0; i < size; i++) {
-      const int w = weights(c * size + i);
-      sums[size_t(c)] += w, sizes[size_t(c)] += w < 0 ? -w : w;
-      lowest = w < lowest ? w : lowest, highest = w > highest ? w : highest;
-    }
+  for (int c = 0; c < layer.out_channels; c++) {
+    const WeightRange range = range_of(stored + c * size, size, weights.zero);
+    sums.push_back(range.sum), sizes.push_back(range.size);
+    lowest = std::min(lowest, range.lowest), highest = std::max(highest, range.highest);
+  }
   // A uint8 weight without its zero point may need nine bits; then the stored one minus 128 is packed and the
   // rest, (zero - 128) times the sum of the inputs, is counted for each pixel.
   const int centre = weights.tensor.dtype == DType::uint8 ? 128 : 0;
@@ -188,13 +231,21 @@ bool pack_integer(const Graph &graph, GemmLayer &layer, const Node &node, const 
   layer.finish.epilogue.weight_zero = layer.needs_row_sums ? weights.zero - centre : 0;
   if (layer.needs_row_sums)  // the sums of the packed weights are then larger
     for (int64_t &each : sizes) each += size * (255 + 128);
-  pack_panels(layer, kernels, [&](int channel, int64_t word, char *packed) {
-    int8_t four[4];
-    for (int i = 0; i < 4; i++) {
-      const int64_t source = sources[size_t(word * 4 + i)];
-      four[i] = source < 0 ? int8_t(0) : int8_t(weights.stored(channel * size + source) - subtract);
+  const bool in_order = int64_t(sources.size()) == size && sources.back() == size - 1;
+  const bool as_stored = in_order && subtract == 0 && std::is_same_v<Stored, int8_t>;
+  std::vector<int8_t> copies(as_stored ? 0 : sources.size() * 32);
+  std::vector<const int8_t *> rows;
+  pack_panels(layer, kernels, [&](int first, int channels, int width, char *panel) {
+    rows.clear();
+    for (int lane = 0; lane < channels; lane++) {
+      const Stored *from = stored + (first + lane) * size;
+      int8_t *copy = copies.data() + size_t(lane) * sources.size();
+      rows.push_back(as_stored ? reinterpret_cast<const int8_t *>(from) : copy);
+      if (as_stored) continue;
+      for (size_t i = 0; i < sources.size(); i++)
+        copy[i] = int8_t(in_order ? from[i] - subtract : sources[i] < 0 ? 0 : from[sources[i]] - subtract);
     }
-    kernels.pack_word(four, packed);
+    put_words(kernels, rows, layer.words, width, panel);
   });
   return finish_integer(graph, node, after, layer.out_channels, sums, sizes, kernels.input_offset, layer.finish);
 }
@@ -213,7 +264,9 @@ std::optional<GemmLayer> make_gemm(const Graph &graph, const Node &node, const N
   const size_t bytes = size_t(kernels.word_bytes[int(element)]);
   layer.weights = Bytes(size_t(layer.words) * padded_channels(layer.out_channels) * bytes);
   if (element == Element::u8) {
-    if (!pack_integer(graph, layer, node, after, kernels, sources)) return std::nullopt;
+    const bool is_signed = node.parameter("weight").dtype == DType::int8;
+    if (!(is_signed ? pack_integer<int8_t> : pack_integer<uint8_t>)(graph, layer, node, after, kernels, sources))
+      return std::nullopt;
   } else {
     pack_float(layer, node, kernels, sources);
     finish_float(node, layer.out_channels, layer.finish);

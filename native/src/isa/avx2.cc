@@ -23,7 +23,9 @@ struct GemmF32 : Float8 {
     asm("vbroadcastss %1, %0" : "=x"(x) : "m"(*reinterpret_cast<const float *>(a)));
     return x;
   }
-  static void mac(Acc &acc, Weight w, __m256 word) { asm("vfmadd231ps %2, %1, %0" : "+x"(acc) : "x"(w), "x"(word)); }
+  static void mac(Acc &acc, Weight w, __m256 word) {
+    asm("vfmadd231ps %2, %1, %0" : "+x"(acc) : "x"(w), "x"(word));
+  }
   template <int P, int NV>
   static inline __attribute__((always_inline)) void finish(Acc (&acc)[P][NV], const GemmCall &call, int channel,
                                                            int64_t pixel) {
@@ -32,8 +34,8 @@ struct GemmF32 : Float8 {
   }
 };
 
-// A vector holds four channels, two sums each: of words' first and second pair of inputs. The weights stay in memory,
-// which is as fast and leaves the registers to more pixels.
+// A vector holds four channels, two sums each: of words' first and second pair of inputs. The weights stay in
+// memory, which is as fast and leaves the registers to more pixels.
 struct GemmU8 {
   using Acc = __m256i;
   using Weight = const __m256i_u *;

@@ -1,5 +1,5 @@
-// Vectors of four lanes that g++ and clang have for every processor. Only where a processor's first instruction set
-// has something that they would not find is it named.
+// Vectors of four lanes that g++ and clang have for every processor. Only where a processor's first instruction
+// set has something that they would not find is it named.
 #pragma once
 
 #if defined(__SSE2__)
@@ -105,23 +105,27 @@ struct Int4 {
     return all;
   }
   static void widen(const char *p, int, Vector (&four)[4]) {
-    for (int i = 0; i < 16; i++) four[i / 4][i % 4] = uint8_t(p[i]);
+    const Bytes pixel = read<Bytes>(p);
+    const Shorts8 zero = {}, words[2] = {(Shorts8)lower(pixel, Bytes{}), (Shorts8)upper(pixel, Bytes{})};
+    MOBILENET_UNROLL
+    for (int i = 0; i < 2; i++) {
+      four[2 * i] = (Vector)__builtin_shufflevector(words[i], zero, 0, 8, 1, 9, 2, 10, 3, 11);
+      four[2 * i + 1] = (Vector)__builtin_shufflevector(words[i], zero, 4, 12, 5, 13, 6, 14, 7, 15);
+    }
   }
   static void store(char *p, Bytes x, int) { write(p, x); }
   static Bytes pixels(const char *p, int64_t) { return read<Bytes>(p); }
   static void columns(const Bytes (&pixels)[2], Vector (&four)[4]) {
-    const Bytes a = pixels[0], b = pixels[1], zero = {};
-    const Bytes low = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    const Bytes high = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-    four[0] = lower_words(low, zero), four[1] = upper_words(low, zero);
-    four[2] = lower_words(high, zero), four[3] = upper_words(high, zero);
+    const Bytes zero = {}, low = lower(pixels[0], pixels[1]), high = upper(pixels[0], pixels[1]);
+    four[0] = (Vector)lower(low, zero), four[1] = (Vector)upper(low, zero);
+    four[2] = (Vector)lower(high, zero), four[3] = (Vector)upper(high, zero);
   }
-  // Bytes 0 .. 7 and 8 .. 15 as 16-bit numbers; the lower byte comes first.
-  static Vector lower_words(Bytes x, Bytes zero) {
-    return (Vector)__builtin_shufflevector(x, zero, 0, 16, 1, 16, 2, 16, 3, 16, 4, 16, 5, 16, 6, 16, 7, 16);
+  // The bytes 0 .. 7 of both in turn, and 8 .. 15. With zeros they are 16-bit numbers: the lower byte comes first.
+  static Bytes lower(Bytes a, Bytes b) {
+    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   }
-  static Vector upper_words(Bytes x, Bytes zero) {
-    return (Vector)__builtin_shufflevector(x, zero, 8, 16, 9, 16, 10, 16, 11, 16, 12, 16, 13, 16, 14, 16, 15, 16);
+  static Bytes upper(Bytes a, Bytes b) {
+    return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
   }
   static Vector weight(const char *p) { return read<Vector>(p); }
   static void mac(Vector &acc, Vector columns, Vector weight) {

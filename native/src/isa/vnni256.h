@@ -1,6 +1,5 @@
-// Products of uint8 inputs with int8 weights, four at a time, on vectors of 256 bits. The isa file includes this
-// after its vectors and compiles it either with the VEX encoding of AVX-VNNI or with the EVEX one of AVX-512 VL and
-// VNNI: processors have one, the other, or both.
+// Products of uint8 inputs with int8 weights, four at a time, on vectors of 256 bits. Compiled either with the VEX
+// encoding of AVX-VNNI or with the EVEX one of AVX-512 VL and VNNI: processors have one, the other, or both.
 #pragma once
 
 #include "../kernels/elementwise.h"

@@ -3,9 +3,6 @@
 #define MOBILENET_ISA wasm
 #include "isa.h"
 
-#include "../kernels/depthwise.h"
-#include "../kernels/elementwise.h"
-#include "../kernels/gemm.h"
 #include "wasm_gemm_float.h"
 #include "wasm_vectors.h"
 

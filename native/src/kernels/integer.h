@@ -5,7 +5,7 @@
 //   Vector, Floats, Bytes, Limits (made from a zero point, a low and a high byte)
 //   set(x), add(a, b), mul(a, b), shift_right(a, count)
 //   scales(p, four): of 16 channels, in the order of the four vectors; sums(p, four): the same of int32
-//   quanta(sum, scale): rint(float(sum) * scale) at least where that is within -512 .. 512, and beyond on the same side
+//   quanta(sum, scale): rint(float(sum) * scale); beyond -512 .. 512, anything that is beyond on the same side
 //   bytes(four, limits): zero point added, limited
 //   widen(p, pixels, four): bytes to int32; store(p, bytes, pixels), pixels up to PIXELS
 // A matrix kernel's I keeps a pixel's channels in VECTORS vectors, pixel after pixel. A depthwise kernel's I keeps
@@ -42,7 +42,8 @@ static __attribute__((noinline)) void add_residual(char *out, const char *other,
 // The sums of one block of P pixels: scaled, limited, stored; what is rare happens to the stored bytes.
 template <class I, class Table, int P>
 static inline __attribute__((always_inline)) void finish_integer(typename I::Vector (&sums)[P][I::VECTORS],
-                                                                 const GemmCall &call, int channel, int64_t pixel) {
+                                                                 const GemmCall &call, int channel,
+                                                                 int64_t pixel) {
   const Epilogue &e = *call.epilogue;
   if (e.row_sums)
     MOBILENET_UNROLL
@@ -144,9 +145,9 @@ static inline __attribute__((always_inline)) void depthwise_far(const DepthwiseC
 }
 
 template <class I>
-static inline __attribute__((always_inline)) typename I::Bytes depthwise_bytes(const typename I::Vector (&sums)[4],
-                                                                               const typename I::Floats (&scale)[4],
-                                                                               const typename I::Limits &limits) {
+static inline __attribute__((always_inline)) typename I::Bytes scaled(const typename I::Vector (&sums)[4],
+                                                                      const typename I::Floats (&scale)[4],
+                                                                      const typename I::Limits &limits) {
   typename I::Vector four[4];
   MOBILENET_UNROLL
   for (int i = 0; i < 4; i++) four[i] = I::quanta(sums[i], scale[i]);
@@ -169,7 +170,7 @@ static void depthwise_integer(const DepthwiseCall &call) {
     if (near) {
       typename I::Vector odd[4] = {bias[0], bias[1], bias[2], bias[3]};
       depthwise_near<I>(call, x, even, odd);
-      auto first = depthwise_bytes<I>(even, scale, limits), second = depthwise_bytes<I>(odd, scale, limits);
+      auto first = scaled<I>(even, scale, limits), second = scaled<I>(odd, scale, limits);
       I::interleave(first, second);
       I::store(out, first, rest < I::PIXELS ? int(rest) : I::PIXELS);
       if (rest > I::PIXELS)
@@ -177,7 +178,7 @@ static void depthwise_integer(const DepthwiseCall &call) {
       x += 2 * I::PIXELS;
     } else {
       depthwise_far<I>(call, x, even);
-      I::store(out, depthwise_bytes<I>(even, scale, limits), rest < I::PIXELS ? int(rest) : I::PIXELS);
+      I::store(out, scaled<I>(even, scale, limits), rest < I::PIXELS ? int(rest) : I::PIXELS);
       x += I::PIXELS;
     }
   }

@@ -9,12 +9,12 @@ from functools import cache
 def operations_per_second(precision: str, threads: int) -> float | None:
     """Operations (a multiply-accumulate is two) a second on `threads` processors.
 
-    Measured once in each process by the native engine, with its best instruction set; None if this build of the
-    engine cannot measure it.
+    Measured once in each process by the native engine, with its best instruction set; None if this
+    processor has no kernel of this precision.
     """
+    from mobilenet import _engine
+
     try:
-        from mobilenet import _engine
-    except ImportError:
+        return _engine.peak(precision) * threads
+    except _engine.Failure:
         return None
-    measure = getattr(_engine, "peak", None)
-    return None if measure is None else float(measure(precision)) * threads
