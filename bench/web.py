@@ -64,7 +64,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--resolution", type=int, default=None)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--calls", type=int, default=8, help="of each runtime in a round")
-    parser.add_argument("--relaxed", action="store_true", help="time the build with relaxed vector instructions, too")
+    parser.add_argument(
+        "--relaxed", action="store_true", help="time the build with relaxed vector instructions, too"
+    )
     parser.add_argument("--engine", type=Path, help="folder of mobilenet.mjs and mobilenet.wasm")
     parser.add_argument("--ort", type=Path, help="folder with node_modules/onnxruntime-web")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")

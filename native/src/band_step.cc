@@ -53,7 +53,7 @@ void row_sums(const char *a, const Run *runs, const std::vector<int> &channels, 
   }
 }
 
-void BandStep::prepare() {
+bool BandStep::prepare() {
   pixel_ = int64_t(BLOCK * size_of(element));
   size_t used = 0;
   auto take = [&](int64_t bytes) {
@@ -80,7 +80,7 @@ void BandStep::prepare() {
       phase_bytes_ = (channels0 + BLOCK - 1) / BLOCK * block0_bytes_;
       row0_bytes_ = phase_bytes_ * std::min(w.stride_across, w.reach_across());
     }
-    ring0_ = take((rows0_ + 1) * row0_bytes_);  // the last row is padding
+    ring0_ = take(rows0_ * row0_bytes_);
   }
   if (depthwise) {
     const WindowShape &w = depthwise->window;
@@ -90,9 +90,11 @@ void BandStep::prepare() {
     block1_bytes_ = rows1_ * row1_bytes_;
     const int64_t blocks = (std::min<int64_t>(channels1, by_channels ? slice_channels : channels1) + BLOCK - 1) / BLOCK;
     ring1_ = take(blocks * block1_bytes_);
-    zero1_ = take(row1_bytes_);
+    zero1_ = take(std::max(row1_bytes_, element == Element::u8 ? 0 : row0_bytes_));
     pointers_ = take(int64_t(sizeof(char *)) * w.kernel_height * depthwise->sets);
   }
+  // A row of padding for each ring; zeros serve both.
+  if (rows0_) zero0_ = depthwise && element != Element::u8 ? zero1_ : take(row0_bytes_);
   if (project) {
     band_block_bytes_ = band_rows * width2 * pixel_;
     band_ = take((channels1 + BLOCK - 1) / BLOCK * band_block_bytes_);
@@ -101,6 +103,7 @@ void BandStep::prepare() {
   if (expand) runs_ = take(int64_t(expand->run_words.size() * sizeof(Run)));
   sums_ = take(std::max(width1, band_rows * width2) * 4);
   scratch = used;
+  return used < size_t(1) << 31;  // runs count bytes in 32 bits
 }
 
 // One thread at work.
@@ -121,7 +124,7 @@ struct BandStep::Worker {
         sums(reinterpret_cast<int32_t *>(f.scratch + step.sums_)) {
     if (s.expand) expand_epilogue = with_sums(*s.expand);
     if (s.project) project_epilogue = with_sums(*s.project);
-    if (s.rows0_) fill(scratch + s.ring0_ + s.rows0_ * s.row0_bytes_, s.row0_bytes_, s.element, s.pad_expand);
+    if (s.rows0_) fill(scratch + s.zero0_, s.row0_bytes_, s.element, s.pad_expand);
     if (s.depthwise) {
       fill(scratch + s.zero1_, s.row1_bytes_, s.element, s.pad_depthwise);
       pad_columns();
@@ -216,16 +219,17 @@ struct BandStep::Worker {
     size_t index = 0;
     for (int ky = 0; ky < w.kernel_height; ky++) {
       const int64_t row = y * w.stride_down - w.pad_top + ky * w.dilation_down;
-      const int64_t slot = row < 0 || row >= s.height0 ? s.rows0_ : row % s.rows0_;
+      const bool outside = row < 0 || row >= s.height0;
+      const int64_t begin = int64_t(outside ? s.zero0_ : s.ring0_) + (outside ? 0 : row % s.rows0_ * s.row0_bytes_);
       for (int kx = 0; kx < (s.expand->unfolded ? 1 : w.kernel_width); kx++) {
         const int64_t column = int64_t(kx) * w.dilation_across;
-        const int64_t at = slot * s.row0_bytes_ + column % w.stride_across * s.phase_bytes_ +
+        const int64_t at = begin + column % w.stride_across * s.phase_bytes_ +
                            column / w.stride_across * s.pixel_;
         for (int64_t block = 0; block * s.block0_bytes_ < s.phase_bytes_; block++, index++)
           *run++ = {int32_t(at + block * s.block0_bytes_), s.expand->run_words[index]};
       }
     }
-    return scratch + s.ring0_;
+    return scratch;
   }
 
   // One row of the expansion, channels first .. last, to `out` (as if block 0 began there).

@@ -315,6 +315,8 @@ bool Planner::plan_chain(const Node &node, const Node *after) {
   const Shape &out = graph_.type(chain.end).shape;
   step.channels2 = out[2];
 
+  if (!step.prepare()) return false;
+
   std::vector<int> nodes;
   for (const Node *part : {chain.expand, chain.expand_after, chain.depthwise, chain.depthwise_after, chain.project,
                            chain.project_after})
@@ -336,7 +338,6 @@ bool Planner::plan_chain(const Node &node, const Node *after) {
   if (step.expand) plan_.weight_bytes += step.expand->weights.size();
   if (step.depthwise) plan_.weight_bytes += step.depthwise->weights.size();
   if (step.project) plan_.weight_bytes += step.project->weights.size();
-  step.prepare();
   const int write = new_buffer(chain.end, true);
   blocked_[size_t(chain.end)] = write;
   add(std::move(chain.step), std::move(nodes), std::move(reads), write);

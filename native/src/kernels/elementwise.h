@@ -129,7 +129,9 @@ static inline Floats16 exponential(Floats16 x) {
   y = y * r + 1.0f;
   y = y * r + 1.0f;
   const Int16 power = (__builtin_convertvector(n, Int16) + 127) << 23;
-  return y * reinterpret_cast<const Floats16 &>(power);
+  Floats16 factor;
+  __builtin_memcpy(&factor, &power, sizeof factor);
+  return y * factor;
 }
 
 // 16 channels of a pixel as floats and back.

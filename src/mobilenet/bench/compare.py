@@ -178,8 +178,8 @@ def _timed(row: Row, network: Network, times: Times, ours: Times, ready: Prepare
 
 
 def activation_bytes(plan: Mapping[str, Any]) -> int:
-    """What a run needs beside the weights: the arena, and what the threads keep for themselves."""
-    return int(plan.get("arena_bytes", 0)) + int(plan.get("scratch_bytes", 0))
+    """The most that is alive at once beside the weights: the picture, activations, what a thread keeps for itself."""
+    return int(plan["peak_activation_bytes"])
 
 
 def best_peer(rows: Iterable[Row]) -> Row | None:

@@ -33,7 +33,7 @@ def run_precision(precision: str) -> str:
     return "fp32" if precision == "int8" else precision
 
 
-def plan(engine: Engine, resolution: int | None = None) -> dict[str, Any]:
-    """What the engine will do, step by step; see docs/engine.md."""
+def plan(engine: Engine, resolution: int | None = None, *, rounds: int = 0) -> dict[str, Any]:
+    """What the engine will do, step by step; see docs/engine.md and `Engine.plan`."""
     side = resolution or 0
-    return engine.plan(side, side)
+    return engine.plan(side, side, rounds=rounds)

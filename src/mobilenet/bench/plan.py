@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mobilenet
+from mobilenet.bench.ceiling import operations_per_second
 from mobilenet.bench.network import PRECISIONS, find_network
 from mobilenet.bench.ours import open_engine, plan, run_precision
 from mobilenet.errors import ArgumentError
@@ -13,11 +14,15 @@ from mobilenet.files.contents import ModelContents
 from mobilenet.files.model_file import encode
 from mobilenet.run.engine import Engine
 
+ROUNDS = 20  # of timing each step
+
 
 def find_plan(
     name: str, *, precision: str | None = None, threads: int | None = None, resolution: int | None = None
 ) -> dict[str, Any]:
     """The engine's plan for a model file, as it is, or for a family member with random weights.
+
+    Each step has its "ms" on one thread, and the plan "peak_operations_per_second" of one processor.
 
     Args:
         name: as for `network.find_network`.
@@ -34,9 +39,14 @@ def find_plan(
     if precision not in PRECISIONS:
         raise ArgumentError(f"unknown precision '{precision}'; accepted are {', '.join(PRECISIONS)}")
     if not Path(name).is_file() or (precision == "int8") != (usual_precision(name) == "int8"):
-        return plan(open_engine(find_network(name, resolution=resolution), precision, threads))
+        return _timed(open_engine(find_network(name, resolution=resolution), precision, threads), precision, None)
     engine = Engine(encode(mobilenet.load(name)), precision=run_precision(precision), threads=threads)
-    return plan(engine, resolution)
+    return _timed(engine, precision, resolution)
+
+
+def _timed(engine: Engine, precision: str, resolution: int | None) -> dict[str, Any]:
+    found = plan(engine, resolution, rounds=ROUNDS)
+    return {**found, "peak_operations_per_second": operations_per_second(precision, 1)}
 
 
 def usual_precision(name: str) -> str:

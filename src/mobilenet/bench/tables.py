@@ -75,13 +75,13 @@ def print_plan(plan: Mapping[str, Any], title: str, console: Console) -> None:
     table.add_column("step", overflow="fold")
     table.add_column("kernel", overflow="fold")
     table.add_column("tile", overflow="fold")
-    for column in ("output", "nodes", "MACs", "share", "bytes"):
+    for column in ("output", "nodes", "MACs", "bytes", "µs", "of ceiling"):
         table.add_column(column, justify="right", no_wrap=True)
     steps = plan.get("steps", [])
-    total = sum(step.get("macs", 0) for step in steps) or 1
+    peak = plan.get("peak_operations_per_second")
     for step in steps:
         shape = "×".join(map(str, step.get("output_shape", ())))
-        counts = (f"{step.get('macs', 0):,}", f"{step.get('macs', 0) / total:.1%}", in_bytes(step.get("bytes", 0)))
+        counts = (f"{step.get('macs', 0):,}", in_bytes(step.get("bytes", 0)), *_speed(step, peak))
         words = (step.get("name", ""), step.get("kernel", ""), step.get("tile", ""), shape)
         table.add_row(*map(escape, map(str, words)), str(len(step.get("nodes", ()))), *counts)
     if not console.is_terminal:
@@ -91,11 +91,19 @@ def print_plan(plan: Mapping[str, Any], title: str, console: Console) -> None:
         console.print(f"{label:<24}{escape(value)}", highlight=False)
 
 
+def _speed(step: Mapping[str, Any], peak: float | None) -> tuple[str, str]:
+    """A step's time, and the share of the processor's peak that it reaches (for what has multiply-accumulates)."""
+    ms, macs = step.get("ms", 0.0), step.get("macs", 0)
+    return f"{ms * 1e3:.1f}" if ms else "-", f"{2 * macs / (ms * 1e-3) / peak:.0%}" if ms and macs and peak else "-"
+
+
 def _totals(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = [(name.replace("isa", "instruction set"), str(plan[name])) for name in ("isa", "precision", "threads")]
     lines.append(("steps", str(len(plan.get("steps", [])))))
     lines.append(("multiply-accumulates", f"{plan.get('macs', 0):,}"))
-    lines.append(("activations", in_bytes(plan.get("arena_bytes", 0))))
+    lines.append(("time of all steps, ms", f"{sum(step.get('ms', 0.0) for step in plan.get('steps', [])):.3f}"))
+    lines.append(("peak of activations", in_bytes(plan.get("peak_activation_bytes", 0))))
+    lines.append(("arena", in_bytes(plan.get("arena_bytes", 0))))
     lines.append(("of the threads", in_bytes(plan.get("scratch_bytes", 0)) or "0 B"))
     lines.append(("weights", in_bytes(plan.get("weight_bytes", 0))))
     return lines
