@@ -91,7 +91,10 @@ bool BandStep::prepare() {
     const int64_t blocks = (std::min<int64_t>(channels1, by_channels ? slice_channels : channels1) + BLOCK - 1) / BLOCK;
     ring1_ = take(blocks * block1_bytes_);
     zero1_ = take(std::max(row1_bytes_, element == Element::u8 ? 0 : row0_bytes_));
-    pointers_ = take(int64_t(sizeof(char *)) * w.kernel_height * depthwise->sets);
+    overlapping_ = w.dilation_down == 1 && depthwise->sets == 1;
+    const int64_t rows = by_channels ? height2 : band_rows;
+    pointers_ = take(int64_t(sizeof(char *)) * (overlapping_ ? (rows - 1) * w.stride_down + w.kernel_height
+                                                             : rows * w.kernel_height * depthwise->sets));
   }
   // A row of padding for each ring; zeros serve both.
   if (rows0_) zero0_ = depthwise && element != Element::u8 ? zero1_ : take(row0_bytes_);
@@ -232,25 +235,30 @@ struct BandStep::Worker {
     return scratch;
   }
 
-  // One row of the expansion, channels first .. last, to `out` (as if block 0 began there).
-  void expand_row(int64_t y, int first, int last, char *out, int64_t out_block) {
+  // Rows of the expansion, channels first .. last, to `out` (as if block 0 began there), `out_row` bytes from row to
+  // row. More than one row only where rows need not be loaded.
+  void expand_rows(int64_t y, int64_t rows, int first, int last, char *out, int64_t out_block, int64_t out_row) {
     const GemmLayer &layer = *s.expand;
     if (s.one_slice_) load_for(y + 1);
     const char *a = aim(y);
     if (layer.needs_row_sums)
       row_sums(a, runs, layer.run_channels, s.width1, expand_epilogue.weight_zero, s.kernels->input_offset, sums);
     const GemmCall call{a, runs, int(layer.run_words.size()), s.width1, layer.weights.data(), layer.words, out,
-                        out_block, out, out_block, first, last, &expand_epilogue};
+                        out_block, out, out_block, first, last, &expand_epilogue, false, rows,
+                        s.width0 * s.pixel_, out_row};
     s.kernels->gemm[int(s.element)](call);
   }
 
-  // Rows made1 .. last of ring 1, for channels first .. last; block0: the first block that the ring holds.
+  // Rows from .. last of ring 1, for channels first .. last; block0: the first block that the ring holds.
   void fill_ring1(int64_t from, int64_t last, int first_channel, int last_channel, int64_t block0) {
     const int64_t left = s.depthwise->window.pad_left * s.pixel_;
-    for (int64_t y = from; y < last; y++) {
-      char *row = scratch + s.ring1_ + y % s.rows1_ * s.row1_bytes_ + left - block0 * s.block1_bytes_;
+    const bool one_by_one = !s.expand || s.rows0_ || s.expand->needs_row_sums;
+    for (int64_t y = from, rows; y < last; y += rows) {
+      const int64_t slot = y % s.rows1_;
+      rows = one_by_one ? 1 : std::min(last - y, s.rows1_ - slot);
+      char *row = scratch + s.ring1_ + slot * s.row1_bytes_ + left - block0 * s.block1_bytes_;
       if (s.expand) {
-        expand_row(y, first_channel, last_channel, row, s.block1_bytes_);
+        expand_rows(y, rows, first_channel, last_channel, row, s.block1_bytes_, s.row1_bytes_);
         continue;
       }
       for (int64_t b = first_channel / BLOCK; b * BLOCK < last_channel; b++)
@@ -259,22 +267,32 @@ struct BandStep::Worker {
     }
   }
 
-  void depthwise_row(int64_t y, int64_t block, int64_t block0, char *out) {
+  // Rows y .. last of one block. The rows that each sees are listed once; without dilation they overlap in the list.
+  void depthwise_rows(int64_t y, int64_t last, int64_t block, int64_t block0, char *out) {
     const DepthwiseLayer &layer = *s.depthwise;
     const WindowShape &w = layer.window;
     const char **rows = reinterpret_cast<const char **>(scratch + s.pointers_);
-    const char *ring = scratch + s.ring1_ + (block - block0) * s.block1_bytes_;
-    for (int set = 0; set < layer.sets; set++)
-      for (int ky = 0; ky < w.kernel_height; ky++) {
-        const int64_t row = y * w.stride_down - w.pad_top + ky * w.dilation_down;
-        rows[set * w.kernel_height + ky] =
-            row < 0 || row >= s.height1 ? scratch + s.zero1_ : ring + row % s.rows1_ * s.row1_bytes_;
-      }
+    const char *ring = scratch + s.ring1_ + (block - block0) * s.block1_bytes_, *zeros = scratch + s.zero1_;
+    const auto row_at = [&](int64_t row) {
+      return row < 0 || row >= s.height1 ? zeros : ring + row % s.rows1_ * s.row1_bytes_;
+    };
+    int64_t step = w.stride_down;
+    if (s.overlapping_) {
+      const int64_t first = y * w.stride_down - w.pad_top, count = (last - 1 - y) * w.stride_down + w.kernel_height;
+      for (int64_t i = 0; i < count; i++) rows[i] = row_at(first + i);
+    } else {
+      step = w.kernel_height * layer.sets;
+      for (int64_t row = y, i = 0; row < last; row++)
+        for (int set = 0; set < layer.sets; set++)
+          for (int ky = 0; ky < w.kernel_height; ky++)
+            rows[i++] = row_at(row * w.stride_down - w.pad_top + ky * w.dilation_down);
+    }
     const int rest = int(s.channels1 - block * BLOCK);
-    const DepthwiseCall call{rows, w.kernel_height * layer.sets, w.kernel_width, w.stride_across, w.dilation_across,
-                             s.width2, layer.weights.data() + size_t(block) * layer.block_bytes, out,
-                             rest < BLOCK ? rest : BLOCK, int(block), &layer.finish.epilogue};
-    s.kernels->depthwise[int(s.element)](call);
+    DepthwiseCall call{rows, w.kernel_height * layer.sets, w.kernel_width, w.stride_across, w.dilation_across,
+                       s.width2, layer.weights.data() + size_t(block) * layer.block_bytes, out,
+                       rest < BLOCK ? rest : BLOCK, int(block), &layer.finish.epilogue};
+    for (; y < last; y++, call.rows += step, call.out += s.width2 * s.pixel_)
+      s.kernels->depthwise[int(s.element)](call);
   }
 
   int64_t needed1(int64_t last) const {
@@ -290,8 +308,7 @@ struct BandStep::Worker {
       const int64_t end = std::min<int64_t>(last, c + s.slice_channels), block0 = c / BLOCK;
       fill_ring1(0, needed1(s.height2), int(c), int(end), block0);
       for (int64_t block = block0; block * BLOCK < end; block++)
-        for (int64_t y = 0; y < s.height2; y++)
-          depthwise_row(y, block, block0, destination + block * destination_block() + y * s.width2 * s.pixel_);
+        depthwise_rows(0, s.height2, block, block0, destination + block * destination_block());
     }
   }
 
@@ -299,7 +316,7 @@ struct BandStep::Worker {
   void make_band(int64_t y, int64_t last, char *out, int64_t out_block) {
     if (!s.depthwise) {
       for (int64_t row = y; row < last; row++)
-        expand_row(row, 0, int(s.channels1), out + (row - y) * s.width2 * s.pixel_, out_block);
+        expand_rows(row, 1, 0, int(s.channels1), out + (row - y) * s.width2 * s.pixel_, out_block, 0);
       return;
     }
     const int64_t needed = needed1(last);
@@ -308,8 +325,7 @@ struct BandStep::Worker {
       const int64_t end = std::min<int64_t>(s.channels1, c + s.slice_channels);
       fill_ring1(made1, needed, int(c), int(end), 0);
       for (int64_t block = c / BLOCK; block * BLOCK < end; block++)
-        for (int64_t row = y; row < last; row++)
-          depthwise_row(row, block, 0, out + block * out_block + (row - y) * s.width2 * s.pixel_);
+        depthwise_rows(y, last, block, 0, out + block * out_block);
     }
     made1 = std::max(made1, needed);
   }

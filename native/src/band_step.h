@@ -41,6 +41,7 @@ class BandStep : public Step {
   struct Worker;
   // Bytes and places in the scratch memory of a thread.
   int64_t pixel_ = 0;
+  bool overlapping_ = false;  // rows of the depthwise convolution see each the next stride_down rows
   bool one_slice_ = false;  // then rows of the source are loaded one by one, as the expansion reaches them
   int64_t rows0_ = 0, row0_bytes_ = 0, phase_bytes_ = 0, block0_bytes_ = 0;  // ring of the expansion's input
   int64_t rows1_ = 0, row1_bytes_ = 0, block1_bytes_ = 0;  // ring of the depthwise convolution's input

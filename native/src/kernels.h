@@ -57,6 +57,8 @@ struct GemmCall {
   int first, last;        // output channels; first is a multiple of 32, last too or the number of channels
   const Epilogue *epilogue;
   bool float_out = false;  // a single pixel of bfloat16 written as floats
+  // More than one row of `pixels`: bytes from row to row of a, and of out and residual.
+  int64_t rows = 1, a_row = 0, out_row = 0;
 };
 
 struct DepthwiseCall {

@@ -280,7 +280,7 @@ bool Planner::plan_chain(const Node &node, const Node *after) {
   chain.element = step.element = element_of(node.type);
   if (element_of(graph_.type(node.inputs[0])) != chain.element) return false;
   step.kernels = options_.kernels;
-  step.panel = options_.kernels->panel[int(chain.element)];
+  step.panel = is_depthwise(node) ? BLOCK : options_.kernels->panel[int(chain.element)];
   step.over_read = options_.kernels->pixels_over_read[int(chain.element)];
   int source = -1;
   const int input = node.inputs[0];

@@ -72,13 +72,17 @@ static void tail(const GemmCall &call, const char *a, const char *weights, int c
 template <class T, int NV, int PANEL = NV>
 static void panel(const GemmCall &call, int channel, int part = 0) {
   const char *weights = call.weights + (int64_t(channel) * call.words + part) * T::WORD_BYTES;
-  const char *a = call.a;
-  int64_t pixel = 0;
-  for (; pixel + T::MAX_PIXELS <= call.pixels; pixel += T::MAX_PIXELS) {
-    tile<T, T::MAX_PIXELS, NV, PANEL>(call, a, weights, channel + part, pixel);
-    a += T::MAX_PIXELS * T::PIXEL_BYTES;
+  GemmCall row = call;
+  for (int64_t y = 0; y < call.rows; y++) {
+    const char *a = row.a;
+    int64_t pixel = 0;
+    for (; pixel + T::MAX_PIXELS <= call.pixels; pixel += T::MAX_PIXELS) {
+      tile<T, T::MAX_PIXELS, NV, PANEL>(row, a, weights, channel + part, pixel);
+      a += T::MAX_PIXELS * T::PIXEL_BYTES;
+    }
+    tail<T, NV, PANEL, T::MAX_PIXELS - 1>(row, a, weights, channel + part, pixel, call.pixels - pixel);
+    row.a += call.a_row, row.out += call.out_row, row.residual += call.out_row;
   }
-  tail<T, NV, PANEL, T::MAX_PIXELS - 1>(call, a, weights, channel + part, pixel, call.pixels - pixel);
 }
 
 // A single pixel: what counts is how fast the weights come. Two sums for each channel, of even and odd words, and
