@@ -15,6 +15,7 @@ WindowShape window_of(const Operator &op) {
   w.stride_down = int(op.stride[0]), w.stride_across = int(op.stride[1]);
   w.dilation_down = int(op.dilation[0]), w.dilation_across = int(op.dilation[1]);
   w.pad_top = int(op.padding[0]), w.pad_left = int(op.padding[2]);
+  w.padded = op.padding[0] + op.padding[1] + op.padding[2] + op.padding[3] != 0;
   return w;
 }
 

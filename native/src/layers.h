@@ -11,7 +11,10 @@ namespace mobilenet {
 struct WindowShape {
   int kernel_height = 1, kernel_width = 1, stride_down = 1, stride_across = 1;
   int dilation_down = 1, dilation_across = 1, pad_top = 0, pad_left = 0;
-  bool pointwise() const { return kernel_height == 1 && kernel_width == 1 && stride_down == 1 && stride_across == 1; }
+  bool padded = false;  // on any side
+  bool pointwise() const {
+    return kernel_height == 1 && kernel_width == 1 && stride_down == 1 && stride_across == 1 && !padded;
+  }
   int reach_down() const { return (kernel_height - 1) * dilation_down + 1; }
   int reach_across() const { return (kernel_width - 1) * dilation_across + 1; }
 };

@@ -12,7 +12,7 @@ namespace mobilenet::MOBILENET_ISA {
 
 struct GemmF32Half : Float8 {
   using Weight = __m256;
-  static constexpr int MAX_PIXELS = 14, PIXEL_BYTES = 64, WORD_BYTES = 4;
+  static constexpr int MAX_PIXELS = 7, PIXEL_BYTES = 64, WORD_BYTES = 4;
   static Acc init(const void *bias, int channel) { return load(static_cast<const float *>(bias) + channel); }
   static Weight load(const char *weights) { return _mm256_loadu_ps(reinterpret_cast<const float *>(weights)); }
   using Float8::load;
@@ -30,7 +30,7 @@ struct GemmF32Half : Float8 {
 struct GemmF32 : Float16 {
   using Half = GemmF32Half;
   using Weight = __m512;
-  static constexpr int MAX_PIXELS = 14, PIXEL_BYTES = 64, WORD_BYTES = 4;
+  static constexpr int MAX_PIXELS = 7, PIXEL_BYTES = 64, WORD_BYTES = 4;
   static Acc init(const void *bias, int channel) { return load(static_cast<const float *>(bias) + channel); }
   static Weight load(const char *weights) { return _mm512_loadu_ps(weights); }
   using Float16::load;

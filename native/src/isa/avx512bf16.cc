@@ -36,7 +36,7 @@ struct StoreBf16 {
 
 struct GemmBf16Half : Float8 {
   using Weight = __m256i;
-  static constexpr int MAX_PIXELS = 14, PIXEL_BYTES = 32, WORD_BYTES = 4;
+  static constexpr int MAX_PIXELS = 7, PIXEL_BYTES = 32, WORD_BYTES = 4;
   static Acc init(const void *bias, int channel) { return Float8::load(static_cast<const float *>(bias) + channel); }
   static Weight load(const char *weights) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(weights)); }
   static const int32_t *word(const char *a) { return reinterpret_cast<const int32_t *>(a); }
@@ -77,7 +77,7 @@ static inline __attribute__((always_inline)) void finish_pairs(__m512 (&acc)[P][
 struct GemmBf16 : Float16 {
   using Half = GemmBf16Half;
   using Weight = __m512i;
-  static constexpr int MAX_PIXELS = 14, PIXEL_BYTES = 32, WORD_BYTES = 4;
+  static constexpr int MAX_PIXELS = 7, PIXEL_BYTES = 32, WORD_BYTES = 4;
   static Acc init(const void *bias, int channel) { return Float16::load(static_cast<const float *>(bias) + channel); }
   static Weight load(const char *weights) { return _mm512_loadu_si512(weights); }
   static const int32_t *word(const char *a) { return reinterpret_cast<const int32_t *>(a); }

@@ -133,7 +133,7 @@ static inline __attribute__((always_inline)) void finish_integer(__m512i (&acc)[
 struct GemmU8Half {
   using Acc = __m256i;
   using Weight = __m256i;
-  static constexpr int LANES = 8, MAX_PIXELS = 14, PIXEL_BYTES = 16, WORD_BYTES = 4;
+  static constexpr int LANES = 8, MAX_PIXELS = 8, PIXEL_BYTES = 16, WORD_BYTES = 4;
   static Acc init(const void *bias, int channel) { return load(static_cast<const char *>(bias) + channel * 4); }
   static Acc zero() { return _mm256_setzero_si256(); }
   static Acc sum(Acc a, Acc b) { return _mm256_add_epi32(a, b); }
@@ -157,7 +157,7 @@ struct GemmU8 {
   using Half = GemmU8Half;
   using Acc = __m512i;
   using Weight = __m512i;
-  static constexpr int LANES = 16, MAX_PIXELS = 14, PIXEL_BYTES = 16, WORD_BYTES = 4;
+  static constexpr int LANES = 16, MAX_PIXELS = 7, FEW_PIXELS = 7, PIXEL_BYTES = 16, WORD_BYTES = 4;
   static Acc init(const void *bias, int channel) { return load(static_cast<const char *>(bias) + channel * 4); }
   static Acc zero() { return _mm512_setzero_si512(); }
   static Acc sum(Acc a, Acc b) { return _mm512_add_epi32(a, b); }
@@ -282,17 +282,27 @@ static void depthwise_sliding(const DepthwiseCall &call) {
   const __m512i order = quad_order(), zero = _mm512_set1_epi16(int16_t(e.zero));
   const __m512i bias = load(static_cast<const int32_t *>(e.bias) + call.block * BLOCK);
   const __m512 scale = _mm512_loadu_ps(e.scale + call.block * BLOCK);
-  const auto columns = [&](int ky, int64_t x) {
-    return _mm512_permutexvar_epi8(order, load(call.rows[ky] + x * BLOCK));
-  };
+  // What the loop reads is copied first: a store of bytes might change anything else.
+  const char *rows[HEIGHT], *const packed = call.weights;
+  MOBILENET_UNROLL
+  for (int ky = 0; ky < HEIGHT; ky++) rows[ky] = call.rows[ky];
+  __m512i kernel[HEIGHT == 3 ? HEIGHT * 2 : 1];
+  if constexpr (HEIGHT == 3) {
+    MOBILENET_UNROLL
+    for (int i = 0; i < HEIGHT * 2; i++) kernel[i] = load(packed + i * QUADS * 64);
+  }
+  const auto columns = [&](int ky, int64_t x) { return _mm512_permutexvar_epi8(order, load(rows[ky] + x * BLOCK)); };
   const auto weights = [&](int ky, int shift, int quad) {
-    return load(call.weights + ((ky * 2 + shift) * QUADS + quad) * 64);
+    if constexpr (HEIGHT == 3) return kernel[ky * 2 + shift];
+    return load(packed + ((ky * 2 + shift) * QUADS + quad) * 64);
   };
+  const int64_t pixels = call.pixels;
+  char *out = call.out;
   const auto later = [](__m512i low, __m512i high) { return _mm512_shrdi_epi32(low, high, 16); };
   __m512i kept[HEIGHT];
   MOBILENET_UNROLL
   for (int ky = 0; ky < HEIGHT; ky++) kept[ky] = columns(ky, 0);
-  for (int64_t x = 0; x < call.pixels; x += 4) {
+  for (int64_t x = 0; x < pixels; x += 4, out += 4 * BLOCK) {
     __m512i acc[4] = {bias, bias, bias, bias};
     MOBILENET_UNROLL
     for (int ky = 0; ky < HEIGHT; ky++) {
@@ -330,8 +340,8 @@ static void depthwise_sliding(const DepthwiseCall &call) {
     }
     MOBILENET_UNROLL
     for (__m512i &sum : acc) sum = quanta(sum, scale);
-    const int64_t rest = call.pixels - x;
-    store_pixels(call.out + x * BLOCK, limits(bytes(acc, zero)), rest < 4 ? int(rest) : 4);
+    const int64_t rest = pixels - x;
+    store_pixels(out, limits(bytes(acc, zero)), rest < 4 ? int(rest) : 4);
   }
 }
 

@@ -68,19 +68,35 @@ static void tail(const GemmCall &call, const char *a, const char *weights, int c
   }
 }
 
+// One row: tiles of P pixels, then the rest.
+template <class T, int NV, int PANEL, int P>
+static inline void row_of_tiles(const GemmCall &row, const char *weights, int channel) {
+  const char *a = row.a;
+  int64_t pixel = 0;
+  for (; pixel + P <= row.pixels; pixel += P) {
+    tile<T, P, NV, PANEL>(row, a, weights, channel, pixel);
+    a += P * T::PIXEL_BYTES;
+  }
+  tail<T, NV, PANEL, P - 1>(row, a, weights, channel, pixel, row.pixels - pixel);
+}
+
 // All pixels for NV vectors of channels, those from `part` on, of the panel of PANEL vectors that begins at `channel`.
+// Where there are few words, small tiles (T::FEW_PIXELS, if there is such) let the processor finish one tile while it
+// begins the next.
 template <class T, int NV, int PANEL = NV>
 static void panel(const GemmCall &call, int channel, int part = 0) {
+  constexpr int64_t FEW_WORDS = 32;
   const char *weights = call.weights + (int64_t(channel) * call.words + part) * T::WORD_BYTES;
   GemmCall row = call;
   for (int64_t y = 0; y < call.rows; y++) {
-    const char *a = row.a;
-    int64_t pixel = 0;
-    for (; pixel + T::MAX_PIXELS <= call.pixels; pixel += T::MAX_PIXELS) {
-      tile<T, T::MAX_PIXELS, NV, PANEL>(row, a, weights, channel + part, pixel);
-      a += T::MAX_PIXELS * T::PIXEL_BYTES;
+    if constexpr (requires { T::FEW_PIXELS; }) {
+      if (call.words <= FEW_WORDS)
+        row_of_tiles<T, NV, PANEL, T::FEW_PIXELS>(row, weights, channel + part);
+      else
+        row_of_tiles<T, NV, PANEL, T::MAX_PIXELS>(row, weights, channel + part);
+    } else {
+      row_of_tiles<T, NV, PANEL, T::MAX_PIXELS>(row, weights, channel + part);
     }
-    tail<T, NV, PANEL, T::MAX_PIXELS - 1>(row, a, weights, channel + part, pixel, call.pixels - pixel);
     row.a += call.a_row, row.out += call.out_row, row.residual += call.out_row;
   }
 }
