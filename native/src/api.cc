@@ -1,7 +1,6 @@
 // The C interface over engine.h: arguments are checked here, and nothing is thrown past this file.
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <new>
@@ -192,8 +191,7 @@ int mobilenet_run(mobilenet_model *model, int64_t height, int64_t width, int64_t
 }
 
 static char *copied(const std::string &text) {
-  char *copy = static_cast<char *>(std::malloc(text.size() + 1));
-  if (!copy) throw std::bad_alloc();
+  char *copy = new char[text.size() + 1];
   return static_cast<char *>(std::memcpy(copy, text.c_str(), text.size() + 1));
 }
 
@@ -230,6 +228,6 @@ int mobilenet_peak(const char *isa, int32_t precision, double *operations, char 
   });
 }
 
-void mobilenet_release(char *text) { std::free(text); }
+void mobilenet_release(char *text) { delete[] text; }
 
 const char *mobilenet_isas(void) { return mobilenet::isas(); }

@@ -40,19 +40,6 @@ void fill(char *to, int64_t bytes, Element element, int pad) {
 
 }  // namespace
 
-void row_sums(const char *a, const Run *runs, const std::vector<int> &channels, int64_t pixels, int32_t weight_zero,
-              int32_t input_offset, int32_t *sums) {
-  for (int64_t p = 0; p < pixels; p++) {
-    int32_t sum = 0;
-    for (size_t r = 0; r < channels.size(); r++) {
-      const uint8_t *from = reinterpret_cast<const uint8_t *>(a) + runs[r].offset + p * BLOCK;
-      for (int c = 0; c < channels[r]; c++) sum += from[c];
-      sum -= channels[r] * input_offset;
-    }
-    sums[p] = -weight_zero * sum;
-  }
-}
-
 bool BandStep::prepare() {
   pixel_ = int64_t(BLOCK * size_of(element));
   size_t used = 0;
@@ -144,6 +131,12 @@ struct BandStep::Worker {
     Epilogue e = layer.finish.epilogue;
     if (layer.needs_row_sums) e.row_sums = sums;
     return e;
+  }
+
+  // What the inputs of each pixel add where the weights have a zero point of their own.
+  void sum_rows(const GemmLayer &layer, const char *a, const Run *from, int64_t pixels, const Epilogue &epilogue) {
+    s.kernels->row_sums(a, from, layer.run_channels.data(), int(layer.run_channels.size()), pixels,
+                        -epilogue.weight_zero, s.kernels->input_offset, sums);
   }
 
   // The columns left and right of the rows of ring 1; nothing else writes there.
@@ -242,7 +235,7 @@ struct BandStep::Worker {
     if (s.one_slice_) load_for(y + 1);
     const char *a = aim(y);
     if (layer.needs_row_sums)
-      row_sums(a, runs, layer.run_channels, s.width1, expand_epilogue.weight_zero, s.kernels->input_offset, sums);
+      sum_rows(layer, a, runs, s.width1, expand_epilogue);
     const GemmCall call{a, runs, int(layer.run_words.size()), s.width1, layer.weights.data(), layer.words, out,
                         out_block, out, out_block, first, last, &expand_epilogue, false, rows,
                         s.width0 * s.pixel_, out_row};
@@ -335,8 +328,7 @@ struct BandStep::Worker {
     const int64_t pixels = (last - y) * s.width2, at = y * s.width2 * s.pixel_;
     const char *band = scratch + s.band_;
     if (layer.needs_row_sums)
-      row_sums(band, project_runs, layer.run_channels, pixels, project_epilogue.weight_zero, s.kernels->input_offset,
-               sums);
+      sum_rows(layer, band, project_runs, pixels, project_epilogue);
     const char *other = (s.residual < 0 ? destination : frame.at(s.residual)) + at;
     const GemmCall call{band, project_runs, int(layer.run_words.size()), pixels, layer.weights.data(), layer.words,
                         destination + at, destination_block(), other, destination_block(), 0, int(s.channels2),
@@ -394,7 +386,8 @@ void PointwiseStep::run(const Frame &frame) const {
   Epilogue epilogue = layer.finish.epilogue;
   if (layer.needs_row_sums) {
     int32_t *sums = reinterpret_cast<int32_t *>(frame.scratch + aligned(count * sizeof(Run)));
-    row_sums(a, runs, layer.run_channels, p.last - p.first, epilogue.weight_zero, kernels->input_offset, sums);
+    kernels->row_sums(a, runs, layer.run_channels.data(), int(count), p.last - p.first, -epilogue.weight_zero,
+                      kernels->input_offset, sums);
     epilogue.row_sums = sums;
   }
   const int64_t at = p.first * out.pixel_bytes();

@@ -59,8 +59,4 @@ class PointwiseStep : public Step {
   void run(const Frame &frame) const override;
 };
 
-// -(zero) * sum of the inputs of each pixel, for integer weights with a zero point of their own.
-void row_sums(const char *a, const Run *runs, const std::vector<int> &channels, int64_t pixels, int32_t weight_zero,
-              int32_t input_offset, int32_t *sums);
-
 }  // namespace mobilenet

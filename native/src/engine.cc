@@ -7,6 +7,7 @@
 
 #include "../include/mobilenet.h"
 #include "plan.h"
+#include "poison.h"
 
 namespace mobilenet {
 
@@ -35,7 +36,9 @@ void run_steps(void *context, int index, int count) {
   const Frame frame{&plan.buffers, run.memory, run.inputs, run.outputs,
                     run.memory + plan.arena_bytes + plan.scratch_bytes * size_t(index), index, count,
                     count > 1 ? &run.pool->barrier() : nullptr};
+  const Poison poison(plan, frame);
   for (const auto &step : plan.steps) {
+    poison.before(*step);
     step->run(frame);
     frame.wait();
   }

@@ -95,6 +95,9 @@ struct Kernels {
   void (*gemv[3])(const GemmCall &call);  // for a single pixel
   void (*depthwise[3])(const DepthwiseCall &call);
   ElementwiseKernel mul_gate[3], add[3], activate[3], mean[3];
+  // sums[pixel] = factor * (sum of the pixel's uint8 inputs - offset each), over runs of so many channels.
+  void (*row_sums)(const char *a, const Run *runs, const int *channels, int run_count, int64_t pixels, int32_t factor,
+                   int32_t offset, int32_t *sums);
   // Softmax over the channels of each pixel, of floats: exp(beta * (x - largest)) / sum.
   void (*softmax[3])(const char *a, char *out, int64_t pixels, int64_t channels, int64_t block_bytes, float beta);
   // Floats of a picture to uint8, as rule 8 of reference_integer.py says with the stored zero point, or to bfloat16.

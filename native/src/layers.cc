@@ -240,9 +240,12 @@ bool pack_integer(const Graph &graph, GemmLayer &layer, const Node &node, const 
     rows.clear();
     for (int lane = 0; lane < channels; lane++) {
       const Stored *from = stored + (first + lane) * size;
+      if (as_stored) {
+        rows.push_back(reinterpret_cast<const int8_t *>(from));
+        continue;
+      }
       int8_t *copy = copies.data() + size_t(lane) * sources.size();
-      rows.push_back(as_stored ? reinterpret_cast<const int8_t *>(from) : copy);
-      if (as_stored) continue;
+      rows.push_back(copy);
       for (size_t i = 0; i < sources.size(); i++)
         copy[i] = int8_t(in_order ? from[i] - subtract : sources[i] < 0 ? 0 : from[sources[i]] - subtract);
     }

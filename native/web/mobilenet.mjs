@@ -18,8 +18,8 @@ const KNOWN_OPTIONS = ["precision", "relaxed", "wasm", "isa", "memoryLimit", "ma
 
 // A function of one relaxed instruction, f32x4.relaxed_madd.
 const RELAXED_PROBE = new Uint8Array([
-  0, 97, 115, 109, 1, 0, 0, 0, 1, 8, 1, 96, 3, 123, 123, 123, 1, 123, 3, 2, 1, 0, 10, 13, 1, 11, 0, 32, 0, 32, 1, 32,
-  2, 253, 133, 2, 11,
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 8, 1, 96, 3, 123, 123, 123, 1, 123, 3, 2, 1, 0, 10, 13, 1, 11, 0, 32, 0, 32, 1,
+  32, 2, 253, 133, 2, 11,
 ]);
 
 /** What the engine says was wrong. `kind` is "bad file", "unsupported", "bad argument" or "no memory". */
@@ -92,8 +92,10 @@ export async function load(bytes, options = {}) {
     if (!KNOWN_OPTIONS.includes(name))
       throw new MobilenetError("bad argument", `unknown option '${name}'; there are ${KNOWN_OPTIONS.join(", ")}`);
   const { precision = "fp32" } = options;
-  if (!Object.hasOwn(PRECISIONS, precision))
-    throw new MobilenetError("bad argument", `precision is one of ${Object.keys(PRECISIONS).join(", ")}, not '${precision}'`);
+  if (!Object.hasOwn(PRECISIONS, precision)) {
+    const accepted = Object.keys(PRECISIONS).join(", ");
+    throw new MobilenetError("bad argument", `precision is one of ${accepted}, not '${precision}'`);
+  }
   const { exports } = await WebAssembly.instantiate(await moduleFor(options), {
     env: { emscripten_notify_memory_growth: () => {} }, // every call makes its views anew
     wasi_snapshot_preview1: { proc_exit: exit, clock_time_get: () => NO_CLOCK },
@@ -204,7 +206,7 @@ class Model {
     return this.#heap.text(this.#exports.mobilenet_isas()).split(",");
   }
 
-  /** name -> { dtype, shape (without the batch), scale, zeroPoint }; shapes are for `size`, else the model's own. */
+  /** name -> { dtype, shape (without the batch), scale, zeroPoint }, for `size`, else for the model's own. */
   inputs(size = {}) {
     return Object.fromEntries(this.#tensors("input", size).map(({ name, ...rest }) => [name, rest]));
   }
@@ -243,7 +245,8 @@ class Model {
     const outputs = this.#tensors("output", size);
     const arrays = inputs.map((tensor) => this.#array(tensor, input, inputs, batch));
     const heap = this.#heap;
-    const sizes = [...arrays.map((array) => array.byteLength), ...outputs.map((tensor) => bytesOf(tensor) * batch)];
+    const sizes = arrays.map((array) => array.byteLength);
+    sizes.push(...outputs.map((tensor) => bytesOf(tensor) * batch));
     const places = [];
     let pointers = 0;
     try {
@@ -295,17 +298,18 @@ class Model {
     if (!ArrayBuffer.isView(input)) {
       array = input?.[tensor.name];
     } else if (inputs.length > 1) {
-      throw new MobilenetError("bad argument", `inputs by name are needed: ${inputs.map((each) => each.name).join(", ")}`);
+      const names = inputs.map((each) => each.name).join(", ");
+      throw new MobilenetError("bad argument", `inputs by name are needed: ${names}`);
     }
     const Wanted = arrayOf(tensor);
     const length = elementsOf(tensor) * batch;
     const clamped = Wanted === Uint8Array && array instanceof Uint8ClampedArray;
-    if (!(array instanceof Wanted || clamped) || array.length !== length)
-      throw new MobilenetError(
-        "bad argument",
-        `input '${tensor.name}' is a ${Wanted.name} of ${length} elements (${batch} x ${tensor.shape.join(" x ")}), ` +
-          `not ${array?.constructor?.name ?? typeof array} of ${array?.length ?? 0}`,
-      );
+    if (!(array instanceof Wanted || clamped) || array.length !== length) {
+      const shape = [batch, ...tensor.shape].join(" x ");
+      const given = `${array?.constructor?.name ?? typeof array} of ${array?.length ?? 0}`;
+      const wanted = `a ${Wanted.name} of ${length} elements (${shape})`;
+      throw new MobilenetError("bad argument", `input '${tensor.name}' is ${wanted}, not ${given}`);
+    }
     return array;
   }
 

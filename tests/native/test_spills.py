@@ -27,9 +27,9 @@ MULTIPLIES = {
     "avx2": {"vfmadd231ps": 12, "vpmaddwd": 12},
     "avx2vnni": {"vpdpbusd": 12},
     "avx512vnni256": {"vpdpbusd": 12},
-    "avx512": {"vfmadd231ps": 24},
-    "avx512vnni": {"vpdpbusd": 20},
-    "avx512bf16": {"vdpbf16ps": 24},
+    "avx512": {"vfmadd231ps": 14},
+    "avx512vnni": {"vpdpbusd": 14},
+    "avx512bf16": {"vdpbf16ps": 14},
 }
 
 

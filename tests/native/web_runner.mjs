@@ -1,6 +1,6 @@
 // Runs cases for test_wasm.py: node web_runner.mjs FOLDER_OF_MODULE REQUEST.json
-// REQUEST: { model, input, output, relaxed, isa, runs: [{ height, width, batch, elements }] }; the answer, as JSON:
-// { isas, inputs, plan, errors: [text of each run or ""], after_free } or { error, kind }.
+// REQUEST: { model, input, output, relaxed, isa, options, runs: [{ height, width, batch, elements }] }; the answer,
+// as JSON: { isas, inputs, plan, errors: [text of each run or ""], after_free } or { error, kind }.
 import { readFile, writeFile } from "node:fs/promises";
 import { pathToFileURL } from "node:url";
 

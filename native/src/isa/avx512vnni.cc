@@ -412,6 +412,30 @@ static void mean_wide(const char *a, const char *unused, char *out, int64_t pixe
                                     _mm512_set1_epi8(char(how.high))), 1);
 }
 
+// As row_sums, four pixels at a time: products with ones, added up over the runs, then over the four lanes of a pixel.
+static void row_sums_wide(const char *a, const Run *runs, const int *channels, int run_count, int64_t pixels,
+                          int32_t factor, int32_t offset, int32_t *sums) {
+  int32_t total = 0;
+  for (int r = 0; r < run_count; r++) total += channels[r] * offset;
+  for (int64_t p = 0; p < pixels; p += 4) {
+    const int count = pixels - p < 4 ? int(pixels - p) : 4;
+    const __mmask16 inside = __mmask16((1u << (4 * count)) - 1);
+    __m512i sum = _mm512_setzero_si512();
+    for (int r = 0; r < run_count; r++) {
+      const __mmask64 lanes = channels[r] < BLOCK ? 0x0001000100010001u * ((1u << channels[r]) - 1) : ~0ull;
+      const __m512i x = _mm512_maskz_loadu_epi32(inside, a + runs[r].offset + p * BLOCK);
+      sum = _mm512_dpbusd_epi32(sum, x, _mm512_maskz_set1_epi8(lanes, 1));
+    }
+    sum = _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, _MM_PERM_BADC));
+    sum = _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, _MM_PERM_CDAB));
+    const int32_t four[4] = {_mm_cvtsi128_si32(_mm512_castsi512_si128(sum)),
+                             _mm_cvtsi128_si32(_mm512_extracti32x4_epi32(sum, 1)),
+                             _mm_cvtsi128_si32(_mm512_extracti32x4_epi32(sum, 2)),
+                             _mm_cvtsi128_si32(_mm512_extracti32x4_epi32(sum, 3))};
+    for (int i = 0; i < count; i++) sums[p + i] = factor * (four[i] - total);
+  }
+}
+
 static void pack_word(const int8_t weights[4], char *packed) { __builtin_memcpy(packed, weights, 4); }
 
 void add_integer(Kernels &kernels) {
@@ -423,6 +447,7 @@ void add_integer(Kernels &kernels) {
   kernels.activate[u8] = table_wide;
   kernels.mul_gate[u8] = mul_gate_wide;
   kernels.mean[u8] = mean_wide;
+  kernels.row_sums = row_sums_wide;
   kernels.depthwise[u8] = depthwise;
   kernels.depthwise_weights[u8] = depthwise_weights;
   kernels.pack_depthwise[u8] = pack_depthwise;

@@ -23,8 +23,8 @@ struct GemmF32 : Float4 {
     acc = vfmaq_laneq_f32(acc, w, words, LANE);
   }
   template <int P, int NV, int PANEL>
-  static inline __attribute__((always_inline)) void multiply(Acc (&acc)[P][NV], const GemmCall &call, const char *a,
-                                                             const char *weights) {
+  static inline __attribute__((always_inline)) void multiply(Acc (&acc)[P][NV], const GemmCall &call,
+                                                             const char *a, const char *weights) {
     multiply_fours<GemmF32, P, NV, PANEL>(acc, call, a, weights);
   }
   template <int P, int NV>

@@ -32,7 +32,10 @@ static inline uint8x16_t within(uint8x16_t x, uint8_t low, uint8_t high) {
 static inline uint8x16_t look_up(const uint8_t *table, uint8x16_t index) {
   uint8x16_t result = vqtbl4q_u8(vld1q_u8_x4(table), index);  // 0 where the index is past 63
   MOBILENET_UNROLL
-  for (int i = 64; i < 256; i += 64) result = vqtbx4q_u8(result, vld1q_u8_x4(table + i), vsubq_u8(index, vdupq_n_u8(uint8_t(i))));
+  for (int i = 64; i < 256; i += 64) {
+    const uint8x16_t place = vsubq_u8(index, vdupq_n_u8(uint8_t(i)));
+    result = vqtbx4q_u8(result, vld1q_u8_x4(table + i), place);
+  }
   return result;
 }
 
@@ -63,8 +66,8 @@ static inline uint8x16_t add_residual(uint8x16_t x, uint8x16_t other, const Epil
 
 // A tile's sums, Q vectors of 4 channels for each pixel: 16 channels of a pixel at a time, or 8 of two.
 template <int P, int Q>
-static inline __attribute__((always_inline)) void finish_integer(const int32x4_t (&sums)[P][Q], const GemmCall &call,
-                                                                 int channel, int64_t pixel) {
+static inline __attribute__((always_inline)) void finish_integer(const int32x4_t (&sums)[P][Q],
+                                                                 const GemmCall &call, int channel, int64_t pixel) {
   static_assert(Q == 2 || Q == 4);
   const Epilogue &e = *call.epilogue;
   const int64_t part = channel % BLOCK + pixel * BLOCK;
@@ -90,7 +93,8 @@ static inline __attribute__((always_inline)) void finish_integer(const int32x4_t
       vst1q_u8(to, bytes);
     } else {
       const bool two = p + 1 < P;
-      if (e.residual) bytes = add_residual(bytes, vcombine_u8(vld1_u8(from), vld1_u8(two ? from + BLOCK : from)), e);
+      if (e.residual)
+        bytes = add_residual(bytes, vcombine_u8(vld1_u8(from), vld1_u8(two ? from + BLOCK : from)), e);
       vst1_u8(to, vget_low_u8(bytes));
       if (two) vst1_u8(to + BLOCK, vget_high_u8(bytes));
     }
@@ -137,7 +141,8 @@ static inline __attribute__((always_inline)) void depthwise_sums(const Depthwise
         MOBILENET_UNROLL
         for (int kx = 0; kx < WIDTH; kx++)
           if ((j - kx) % STRIDE == 0 && j >= kx && (j - kx) / STRIDE < P)
-            add_products(sums[(j - kx) / STRIDE], a_low, a_high, vld1q_s16(w + kx * BLOCK), vld1q_s16(w + kx * BLOCK + 8));
+            add_products(sums[(j - kx) / STRIDE], a_low, a_high, vld1q_s16(w + kx * BLOCK),
+                         vld1q_s16(w + kx * BLOCK + 8));
       }
     } else {
       for (int kx = 0; kx < call.kernel_width; kx++)

@@ -45,8 +45,9 @@ static inline __attribute__((always_inline)) void multiply_lane(typename T::Acc 
 // The loop of gemm.h with one load for 4 words of a pixel. A run that is no multiple of 4 words ends within a
 // pixel's 16 channels, so that what is read past it is there.
 template <class T, int P, int NV, int PANEL>
-static inline __attribute__((always_inline)) void multiply_fours(typename T::Acc (&acc)[P][NV], const GemmCall &call,
-                                                                 const char *a, const char *weights) {
+static inline __attribute__((always_inline)) void multiply_fours(typename T::Acc (&acc)[P][NV],
+                                                                 const GemmCall &call, const char *a,
+                                                                 const char *weights) {
   constexpr int STEP = T::WORD_BYTES * T::LANES;
   for (const Run *run = call.runs, *end = run + call.run_count; run != end; run++) {
     const char *at = a + run->offset;

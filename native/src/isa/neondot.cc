@@ -15,7 +15,9 @@ struct GemmU8 {
   static constexpr int LANES = 4, MAX_PIXELS = 4, PIXEL_BYTES = 16, WORD_BYTES = 4;
   static Acc zero() { return vdupq_n_s32(0); }
   static Acc sum(Acc a, Acc b) { return vaddq_s32(a, b); }
-  static Acc init(const void *bias, int channel) { return vld1q_s32(static_cast<const int32_t *>(bias) + channel); }
+  static Acc init(const void *bias, int channel) {
+    return vld1q_s32(static_cast<const int32_t *>(bias) + channel);
+  }
   static Weight load(const char *weights) { return vld1q_s8(reinterpret_cast<const int8_t *>(weights)); }
   static int8x16_t word(const char *a) { return centred_word(a); }
   static void mac(Acc &acc, Weight w, int8x16_t word) { acc = vdotq_s32(acc, w, word); }
@@ -25,8 +27,8 @@ struct GemmU8 {
     acc = vdotq_laneq_s32(acc, w, words, LANE);
   }
   template <int P, int NV, int PANEL>
-  static inline __attribute__((always_inline)) void multiply(Acc (&acc)[P][NV], const GemmCall &call, const char *a,
-                                                             const char *weights) {
+  static inline __attribute__((always_inline)) void multiply(Acc (&acc)[P][NV], const GemmCall &call,
+                                                             const char *a, const char *weights) {
     multiply_fours<GemmU8, P, NV, PANEL>(acc, call, a, weights);
   }
   template <int P, int NV>

@@ -1,5 +1,5 @@
-// WebAssembly with 128-bit vectors: floats without a fused multiply-add, and integers by the dot product of pairs of
-// int16. Tiles are made for 15 vector registers, what an engine on x86 has left of 16.
+// WebAssembly with 128-bit vectors: floats without a fused multiply-add, and integers by the dot product of pairs
+// of int16. Tiles are made for 15 vector registers, what an engine on x86 has left of 16.
 #define MOBILENET_ISA wasm
 #include "isa.h"
 
@@ -26,7 +26,7 @@ struct GemmU8 {
     return wasm_i32x4_add(wasm_i32x4_shuffle(a, b, 0, 2, 4, 6), wasm_i32x4_shuffle(a, b, 1, 3, 5, 7));
   }
 
-  // 8 channels of two pixels, or of one.
+  // 8 channels of two pixels at a time, or of one.
   template <int P, int NV>
   static inline __attribute__((always_inline)) void finish(Acc (&acc)[P][NV], const GemmCall &call, int channel,
                                                            int64_t pixel) {
@@ -93,7 +93,8 @@ static void pack_depthwise(const void *weights, int kernel_height, int kernel_wi
 // Two pixels of 16 channels as pairs of int16.
 static inline Lanes16 pairs(v128_t first, v128_t second) {
   const v128_t low = wasm_i8x16_shuffle(first, second, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  const v128_t high = wasm_i8x16_shuffle(first, second, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  const v128_t high =
+      wasm_i8x16_shuffle(first, second, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
   return {{wasm_u16x8_extend_low_u8x16(low), wasm_u16x8_extend_high_u8x16(low), wasm_u16x8_extend_low_u8x16(high),
            wasm_u16x8_extend_high_u8x16(high)}};
 }

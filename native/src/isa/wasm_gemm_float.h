@@ -11,7 +11,9 @@ template <int PIXELS>
 struct GemmF32Tile : Float4 {
   using Weight = v128_t;
   static constexpr int MAX_PIXELS = PIXELS, PIXEL_BYTES = 64, WORD_BYTES = 4;
-  static Acc init(const void *bias, int channel) { return wasm_v128_load(static_cast<const float *>(bias) + channel); }
+  static Acc init(const void *bias, int channel) {
+    return wasm_v128_load(static_cast<const float *>(bias) + channel);
+  }
   static Weight load(const char *weights) { return wasm_v128_load(weights); }
   static v128_t word(const char *a) { return wasm_v128_load32_splat(a); }
   static void mac(Acc &acc, Weight w, v128_t word) { fma(acc, w, word); }

@@ -83,8 +83,9 @@ struct WeightedSum {
     v128_t sums[4];
     MOBILENET_UNROLL
     for (int i = 0; i < 4; i++) {
-      const v128_t products = wasm_i32x4_add(wasm_i32x4_mul(a.part[i], factor_x), wasm_i32x4_mul(b.part[i], factor_y));
-      sums[i] = wasm_i32x4_add(wasm_i32x4_shr(wasm_i32x4_add(products, offset), uint32_t(shift)), zero);
+      const v128_t first = wasm_i32x4_mul(a.part[i], factor_x), second = wasm_i32x4_mul(b.part[i], factor_y);
+      const v128_t sum = wasm_i32x4_add(wasm_i32x4_add(first, second), offset);
+      sums[i] = wasm_i32x4_add(wasm_i32x4_shr(sum, uint32_t(shift)), zero);
     }
     return wasm_u8x16_min(wasm_u8x16_max(to_bytes(sums[0], sums[1], sums[2], sums[3]), low), high);
   }

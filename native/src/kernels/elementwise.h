@@ -101,6 +101,18 @@ static void table_u8(const char *a, const char *, char *out, int64_t pixels, con
   for (int64_t i = 0; i < pixels * BLOCK; i++) out[i] = char(how.table[uint8_t(a[i])]);
 }
 
+static void row_sums(const char *a, const Run *runs, const int *channels, int run_count, int64_t pixels,
+                     int32_t factor, int32_t offset, int32_t *sums) {
+  for (int64_t p = 0; p < pixels; p++) {
+    int32_t sum = 0;
+    for (int r = 0; r < run_count; r++) {
+      const uint8_t *from = reinterpret_cast<const uint8_t *>(a) + runs[r].offset + p * BLOCK;
+      for (int c = 0; c < channels[r]; c++) sum += from[c] - offset;
+    }
+    sums[p] = factor * sum;
+  }
+}
+
 static void mean_u8(const char *a, const char *, char *out, int64_t pixels, const Elementwise &how) {
   int64_t sums[BLOCK] = {};
   for (int64_t p = 0; p < pixels;) {
@@ -230,6 +242,7 @@ static inline void add_integer_elementwise(Kernels &kernels) {
   kernels.add[u8] = add_u8;
   kernels.activate[u8] = table_u8;
   kernels.mean[u8] = mean_u8;
+  kernels.row_sums = row_sums;
   kernels.quantise_line = quantise_line;
 }
 
