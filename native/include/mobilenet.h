@@ -80,8 +80,8 @@ MOBILENET_API int mobilenet_plan(mobilenet_model *model, int64_t height, int64_t
 MOBILENET_API void mobilenet_release(char *text);
 
 /* The plan with "ms" in every step: the shortest of `rounds` runs on zeros, on one thread. */
-MOBILENET_API int mobilenet_profile(mobilenet_model *model, int64_t height, int64_t width, int32_t rounds, char **json,
-                                    char *error, size_t error_size);
+MOBILENET_API int mobilenet_profile(mobilenet_model *model, int64_t height, int64_t width, int32_t rounds,
+                                    char **json, char *error, size_t error_size);
 
 /* Operations (a multiply-accumulate is two) a second that a matrix kernel reaches on one processor, on data in its
  * first cache. `isa` may be NULL; precision: MOBILENET_FP32, MOBILENET_BF16 or MOBILENET_INTEGER. */
@@ -92,10 +92,21 @@ MOBILENET_API int mobilenet_peak(const char *isa, int32_t precision, double *ope
 /* The instruction sets that this build has and this processor can run, best first, separated by commas. */
 MOBILENET_API const char *mobilenet_isas(void);
 
+/* `count` real numbers to the integers of a quantised input, `dtype` MOBILENET_INT8 or MOBILENET_UINT8:
+ * rint(x * (1 / scale)) + zero_point, ties to even, within the dtype; NaN becomes its lowest. `isa` may be NULL. */
+MOBILENET_API int mobilenet_quantise(const char *isa, const float *from, int64_t count, float scale,
+                                     int32_t zero_point, int32_t dtype, void *to, char *error, size_t error_size);
+
 /* A picture's way to a network's input in one pass: window, resampling, crop, borders, values, quanta. Bit for bit
  * what src/mobilenet/pictures/preprocess.py defines. */
 enum { MOBILENET_CROP = 0, MOBILENET_STRETCH = 1, MOBILENET_PAD = 2 };
-enum { MOBILENET_NEAREST = 0, MOBILENET_BOX = 1, MOBILENET_BILINEAR = 2, MOBILENET_BICUBIC = 3, MOBILENET_LANCZOS = 4 };
+enum {
+  MOBILENET_NEAREST = 0,
+  MOBILENET_BOX = 1,
+  MOBILENET_BILINEAR = 2,
+  MOBILENET_BICUBIC = 3,
+  MOBILENET_LANCZOS = 4
+};
 enum { MOBILENET_RGB = 0, MOBILENET_BGR = 1, MOBILENET_L = 2 };
 
 typedef struct {
@@ -110,9 +121,9 @@ typedef struct {
   const char *isa;       /* NULL: the best that this processor has; the result is the same for all */
 } mobilenet_preprocessing;
 
-/* pixels: height x width x pixel_bytes, uint8, rows `stride` bytes apart. output: rule height x rule width x channels.
- * `table`, channels x 256 entries of `entry_size` bytes (1 or 4), is what each level becomes: float values, or
- * quanta, or (NULL, entry_size 1) the levels themselves. */
+/* pixels: height x width x pixel_bytes, uint8, rows `stride` bytes apart. output: rule height x rule width x
+ * channels. `table`, channels x 256 entries of `entry_size` bytes (1 or 4), is what each level becomes: float
+ * values, or quanta, or (NULL, entry_size 1) the levels themselves. */
 MOBILENET_API int mobilenet_preprocess(const mobilenet_preprocessing *rule, const uint8_t *pixels, int64_t height,
                                        int64_t width, int64_t stride, const void *table, int32_t entry_size,
                                        void *output, char *error, size_t error_size);

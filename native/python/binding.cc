@@ -225,13 +225,33 @@ void preprocess(int resize, int interpolation, int channels, int fill, double cr
   check(code, error);
 }
 
+// float32 numbers to `output`, int8 or uint8 and as many.
+void quantise(const nb::object &numbers, float scale, int zero_point, const nb::object &output,
+              const std::optional<std::string> &isa) {
+  const View from(numbers, false), to(output, true);
+  const bool is_signed = to.is(MOBILENET_INT8);
+  if (!from.is(MOBILENET_FLOAT32) || !(is_signed || to.is(MOBILENET_UINT8)) || from.size() != 4 * to.size())
+    raise(MOBILENET_BAD_ARGUMENT, "numbers must be float32, output int8 or uint8 and as many, both contiguous");
+  char error[ERROR_SIZE];
+  int code;
+  {
+    const nb::gil_scoped_release released;
+    code = mobilenet_quantise(isa ? isa->c_str() : nullptr, static_cast<const float *>(from.data()),
+                              int64_t(to.size()), scale, zero_point, is_signed ? MOBILENET_INT8 : MOBILENET_UINT8,
+                              to.data(), error, ERROR_SIZE);
+  }
+  check(code, error);
+}
+
 double peak(const std::string &precision) {
   char error[ERROR_SIZE];
   double operations = 0;
   int code;
   {
     const nb::gil_scoped_release released;
-    const int kind = precision == "int8" ? MOBILENET_INTEGER : precision == "bf16" ? MOBILENET_BF16 : MOBILENET_FP32;
+    const int kind = precision == "int8"   ? MOBILENET_INTEGER
+                     : precision == "bf16" ? MOBILENET_BF16
+                                           : MOBILENET_FP32;
     code = mobilenet_peak(nullptr, kind, &operations, error, ERROR_SIZE);
   }
   check(code, error);
@@ -250,6 +270,7 @@ NB_MODULE(_engine, m) {
   m.attr("NO_MEMORY") = int(MOBILENET_NO_MEMORY);
   m.def("isas", &mobilenet_isas);
   m.def("peak", &peak, "precision"_a);
+  m.def("quantise", &quantise, "numbers"_a, "scale"_a, "zero_point"_a, "output"_a, "isa"_a.none() = nb::none());
   m.def("preprocess", &preprocess, "resize"_a, "interpolation"_a, "channels"_a, "fill"_a, "crop_fraction"_a,
         "pixels"_a, "table"_a.none(), "output"_a, "isa"_a.none() = nb::none());
 

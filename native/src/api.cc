@@ -206,8 +206,8 @@ int mobilenet_plan(mobilenet_model *model, int64_t height, int64_t width, char *
   });
 }
 
-int mobilenet_profile(mobilenet_model *model, int64_t height, int64_t width, int32_t rounds, char **json, char *error,
-                      size_t error_size) {
+int mobilenet_profile(mobilenet_model *model, int64_t height, int64_t width, int32_t rounds, char **json,
+                      char *error, size_t error_size) {
   if (json) *json = nullptr;
   return guarded(error, error_size, [&] {
     need(model, "model");

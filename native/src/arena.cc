@@ -37,12 +37,14 @@ void place_buffers(Plan &plan) {
   std::vector<Buffer *> order, placed;
   for (Buffer &buffer : plan.buffers)
     if (buffer.input < 0 && buffer.output < 0 && buffer.first >= 0) order.push_back(&buffer);
-  std::stable_sort(order.begin(), order.end(), [](const Buffer *a, const Buffer *b) { return a->bytes > b->bytes; });
+  std::stable_sort(order.begin(), order.end(),
+                   [](const Buffer *a, const Buffer *b) { return a->bytes > b->bytes; });
   for (Buffer *buffer : order) {
     std::vector<const Buffer *> others;
     for (const Buffer *other : placed)
       if (other->first <= buffer->last && buffer->first <= other->last) others.push_back(other);
-    std::sort(others.begin(), others.end(), [](const Buffer *a, const Buffer *b) { return a->offset < b->offset; });
+    std::sort(others.begin(), others.end(),
+              [](const Buffer *a, const Buffer *b) { return a->offset < b->offset; });
     size_t at = 0;
     for (const Buffer *other : others) {
       if (at + aligned(buffer->bytes) <= other->offset) break;

@@ -48,10 +48,11 @@ bool BandStep::prepare() {
     used += aligned(size_t(bytes) + ALIGNMENT);
     return at;
   };
-  const int64_t new_rows = !depthwise     ? band_rows
-                           : by_channels  ? height1
-                                          : std::min<int64_t>(height1, (band_rows - 1) * depthwise->window.stride_down +
-                                                                           depthwise->window.reach_down());
+  const int64_t new_rows = !depthwise ? band_rows
+                           : by_channels
+                               ? height1
+                               : std::min<int64_t>(height1, (band_rows - 1) * depthwise->window.stride_down +
+                                                                depthwise->window.reach_down());
   if (expand && (!expand->window.pointwise() || picture.present)) {
     const WindowShape &w = expand->window;
     one_slice_ = !depthwise || channels1 <= slice_channels;
@@ -75,7 +76,8 @@ bool BandStep::prepare() {
     const int64_t columns = std::max((width2 - 1) * w.stride_across + w.reach_across(), w.pad_left + width1);
     row1_bytes_ = (columns + over_read) * pixel_;
     block1_bytes_ = rows1_ * row1_bytes_;
-    const int64_t blocks = (std::min<int64_t>(channels1, by_channels ? slice_channels : channels1) + BLOCK - 1) / BLOCK;
+    const int64_t blocks =
+        (std::min<int64_t>(channels1, by_channels ? slice_channels : channels1) + BLOCK - 1) / BLOCK;
     ring1_ = take(blocks * block1_bytes_);
     zero1_ = take(std::max(row1_bytes_, element == Element::u8 ? 0 : row0_bytes_));
     overlapping_ = w.dilation_down == 1 && depthwise->sets == 1;
@@ -142,7 +144,8 @@ struct BandStep::Worker {
   // The columns left and right of the rows of ring 1; nothing else writes there.
   void pad_columns() {
     const int64_t left = s.depthwise->window.pad_left * s.pixel_, right = left + s.width1 * s.pixel_;
-    const int64_t blocks = (std::min<int64_t>(s.channels1, s.by_channels ? s.slice_channels : s.channels1) + BLOCK - 1) / BLOCK;
+    const int64_t blocks =
+        (std::min<int64_t>(s.channels1, s.by_channels ? s.slice_channels : s.channels1) + BLOCK - 1) / BLOCK;
     for (int64_t row = 0; row < blocks * s.rows1_; row++) {
       char *at = scratch + s.ring1_ + row * s.row1_bytes_;
       fill(at, left, s.element, s.pad_depthwise);
@@ -167,8 +170,8 @@ struct BandStep::Worker {
     char *line = scratch + s.line_;
     const int64_t columns = std::max(s.width0 + w.pad_left, (s.width1 - 1) * w.stride_across + w.kernel_width);
     fill(line, w.pad_left * channels * size, s.element, s.pad_expand);
-    convert_line(s.picture, s.element, *s.kernels, source + y * s.width0 * channels * source_size, s.width0 * channels,
-                 line + w.pad_left * channels * size);
+    convert_line(s.picture, s.element, *s.kernels, source + y * s.width0 * channels * source_size,
+                 s.width0 * channels, line + w.pad_left * channels * size);
     const int64_t end = (w.pad_left + s.width0) * channels * size;
     fill(line + end, (columns * channels + BLOCK) * size - end, s.element, s.pad_expand);
     const int64_t wide = w.kernel_width * channels;
@@ -216,7 +219,8 @@ struct BandStep::Worker {
     for (int ky = 0; ky < w.kernel_height; ky++) {
       const int64_t row = y * w.stride_down - w.pad_top + ky * w.dilation_down;
       const bool outside = row < 0 || row >= s.height0;
-      const int64_t begin = int64_t(outside ? s.zero0_ : s.ring0_) + (outside ? 0 : row % s.rows0_ * s.row0_bytes_);
+      const int64_t begin =
+          int64_t(outside ? s.zero0_ : s.ring0_) + (outside ? 0 : row % s.rows0_ * s.row0_bytes_);
       for (int kx = 0; kx < (s.expand->unfolded ? 1 : w.kernel_width); kx++) {
         const int64_t column = int64_t(kx) * w.dilation_across;
         const int64_t at = begin + column % w.stride_across * s.phase_bytes_ +
@@ -228,8 +232,8 @@ struct BandStep::Worker {
     return scratch;
   }
 
-  // Rows of the expansion, channels first .. last, to `out` (as if block 0 began there), `out_row` bytes from row to
-  // row. More than one row only where rows need not be loaded.
+  // Rows of the expansion, channels first .. last, to `out` (as if block 0 began there), `out_row` bytes from
+  // row to row. More than one row only where rows need not be loaded.
   void expand_rows(int64_t y, int64_t rows, int first, int last, char *out, int64_t out_block, int64_t out_row) {
     const GemmLayer &layer = *s.expand;
     if (s.one_slice_) load_for(y + 1);
@@ -260,7 +264,8 @@ struct BandStep::Worker {
     }
   }
 
-  // Rows y .. last of one block. The rows that each sees are listed once; without dilation they overlap in the list.
+  // Rows y .. last of one block. The rows that each sees are listed once; without dilation they overlap in the
+  // list.
   void depthwise_rows(int64_t y, int64_t last, int64_t block, int64_t block0, char *out) {
     const DepthwiseLayer &layer = *s.depthwise;
     const WindowShape &w = layer.window;
@@ -271,7 +276,8 @@ struct BandStep::Worker {
     };
     int64_t step = w.stride_down;
     if (s.overlapping_) {
-      const int64_t first = y * w.stride_down - w.pad_top, count = (last - 1 - y) * w.stride_down + w.kernel_height;
+      const int64_t first = y * w.stride_down - w.pad_top,
+                    count = (last - 1 - y) * w.stride_down + w.kernel_height;
       for (int64_t i = 0; i < count; i++) rows[i] = row_at(first + i);
     } else {
       step = w.kernel_height * layer.sets;
@@ -338,7 +344,8 @@ struct BandStep::Worker {
 
   void run_rows(int64_t first, int64_t end) {
     if (first == end) return;
-    if (s.depthwise) made1 = std::max<int64_t>(0, first * s.depthwise->window.stride_down - s.depthwise->window.pad_top);
+    if (s.depthwise)
+      made1 = std::max<int64_t>(0, first * s.depthwise->window.stride_down - s.depthwise->window.pad_top);
     if (s.rows0_) {
       const WindowShape &w = s.expand->window;
       loaded0 = std::max<int64_t>(0, (s.depthwise ? made1 : first) * w.stride_down - w.pad_top);
@@ -392,8 +399,20 @@ void PointwiseStep::run(const Frame &frame) const {
   }
   const int64_t at = p.first * out.pixel_bytes();
   const char *other = frame.at(residual < 0 ? write : residual) + at;
-  const GemmCall call{a, runs, int(count), p.last - p.first, layer.weights.data(), layer.words, frame.at(write) + at,
-                      out.block_bytes(), other, out.block_bytes(), int(c.first), int(c.last), &epilogue, float_out};
+  const GemmCall call{a,
+                      runs,
+                      int(count),
+                      p.last - p.first,
+                      layer.weights.data(),
+                      layer.words,
+                      frame.at(write) + at,
+                      out.block_bytes(),
+                      other,
+                      out.block_bytes(),
+                      int(c.first),
+                      int(c.last),
+                      &epilogue,
+                      float_out};
   (pixels == 1 ? kernels->gemv : kernels->gemm)[int(layer.element)](call);
 }
 

@@ -46,7 +46,8 @@ class BandStep : public Step {
   int64_t rows0_ = 0, row0_bytes_ = 0, phase_bytes_ = 0, block0_bytes_ = 0;  // ring of the expansion's input
   int64_t rows1_ = 0, row1_bytes_ = 0, block1_bytes_ = 0;  // ring of the depthwise convolution's input
   int64_t band_block_bytes_ = 0;
-  size_t ring0_ = 0, zero0_ = 0, line_ = 0, ring1_ = 0, zero1_ = 0, band_ = 0, sums_ = 0, runs_ = 0, project_runs_ = 0, pointers_ = 0;
+  size_t ring0_ = 0, zero0_ = 0, line_ = 0, ring1_ = 0, zero1_ = 0, band_ = 0, sums_ = 0, runs_ = 0,
+         project_runs_ = 0, pointers_ = 0;
 };
 
 // A pointwise convolution or dense layer, alone.

@@ -48,8 +48,8 @@ const Kernels *kernels_for(const Options &options) {
   if (options.isa == "generic") return nullptr;
   const Kernels *kernels = find_kernels(options.isa.c_str());
   if (!kernels && !options.isa.empty())
-    fail(MOBILENET_BAD_ARGUMENT, "this processor cannot run the instruction set '%s'; it has %s", options.isa.c_str(),
-         isas());
+    fail(MOBILENET_BAD_ARGUMENT, "this processor cannot run the instruction set '%s'; it has %s",
+         options.isa.c_str(), isas());
   if (options.bf16 && !(kernels && kernels->has[int(Element::bf16)]))
     fail(MOBILENET_UNSUPPORTED, "bf16 needs the instruction set avx512bf16; this run has %s",
          kernels ? kernels->name : "generic");
@@ -77,7 +77,8 @@ struct Engine::State {
     for (Node &node : graph.nodes)
       for (auto &[name, tensor] : node.parameters) {
         const uint8_t *data = static_cast<const uint8_t *>(tensor.data);
-        if (!std::less<>()(data, bytes) && std::less<>()(data, bytes + size)) tensor.data = file.data() + (data - bytes);
+        if (!std::less<>()(data, bytes) && std::less<>()(data, bytes + size))
+          tensor.data = file.data() + (data - bytes);
       }
   }
 
@@ -122,7 +123,8 @@ struct Engine::State {
   }
 };
 
-Engine::Engine(const uint8_t *bytes, size_t size, const Options &options) : state_(std::make_unique<State>(options)) {
+Engine::Engine(const uint8_t *bytes, size_t size, const Options &options)
+    : state_(std::make_unique<State>(options)) {
   State &s = *state_;
   s.plan_options = {kernels_for(options), options.bf16, options.threads, options.limits.memory};
   s.graph = read_model(bytes, size, options.limits);

@@ -42,8 +42,8 @@ class Engine {
 // The instruction sets that this build has and this processor can run, best first, separated by commas.
 const char *isas();
 
-// Operations (2 for a multiply-accumulate) a second of one processor, as a matrix kernel reaches them on data in its
-// first cache. isa: "" or a name; element: 0 fp32, 1 bf16, 2 int8. Throws Failure.
+// Operations (2 for a multiply-accumulate) a second of one processor, as a matrix kernel reaches them on data in
+// its first cache. isa: "" or a name; element: 0 fp32, 1 bf16, 2 int8. Throws Failure.
 double peak_operations(const char *isa, int element);
 
 }  // namespace mobilenet

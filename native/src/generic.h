@@ -25,6 +25,7 @@ float activate(Activation activation, float x);
 double activate(Activation activation, double x);
 
 // Rule 9 of reference_integer.py: the table of an integer activation, indexed by the stored byte.
-void activation_table(Activation activation, const TensorType &input, const TensorType &output, uint8_t table[256]);
+void activation_table(Activation activation, const TensorType &input, const TensorType &output,
+                      uint8_t table[256]);
 
 }  // namespace mobilenet

@@ -63,7 +63,9 @@ bool has_neondot() {
 
 const InstructionSet SETS[] = {
 #if defined(__x86_64__)
-    {"avx512bf16", has_avx512bf16, {avx512::add_float, avx512vnni::add_integer, avx512bf16::add_bfloat16, nullptr}},
+    {"avx512bf16",
+     has_avx512bf16,
+     {avx512::add_float, avx512vnni::add_integer, avx512bf16::add_bfloat16, nullptr}},
     {"avx512vnni", has_avx512vnni, {avx512::add_float, avx512vnni::add_integer, nullptr, nullptr}},
 #if defined(MOBILENET_HAS_AVX512VNNI256)
     {"avx512vnni256", has_avx512vnni256, {avx512::add_float, avx512vnni256::add_integer, nullptr, nullptr}},

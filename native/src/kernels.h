@@ -11,7 +11,9 @@ namespace mobilenet {
 constexpr int BLOCK = 16;  // channels
 
 enum class Element : uint8_t { f32, bf16, u8 };
-constexpr size_t size_of(Element element) { return element == Element::f32 ? 4 : element == Element::bf16 ? 2 : 1; }
+constexpr size_t size_of(Element element) {
+  return element == Element::f32 ? 4 : element == Element::bf16 ? 2 : 1;
+}
 
 // Multiply-accumulates read 4 bytes of a pixel at a time: 1 float, 2 bfloat16 or 4 uint8 channels.
 constexpr int channels_in_word(Element element) { return int(4 / size_of(element)); }
@@ -83,7 +85,8 @@ struct Elementwise {
   const uint8_t *table = nullptr;
 };
 // One block: a, b (the other summand, or a gate of one pixel) and out are [pixels][16].
-using ElementwiseKernel = void (*)(const char *a, const char *b, char *out, int64_t pixels, const Elementwise &how);
+using ElementwiseKernel = void (*)(const char *a, const char *b, char *out, int64_t pixels,
+                                   const Elementwise &how);
 
 struct PictureKernels;
 
@@ -96,11 +99,12 @@ struct Kernels {
   void (*depthwise[3])(const DepthwiseCall &call);
   ElementwiseKernel mul_gate[3], add[3], activate[3], mean[3];
   // sums[pixel] = factor * (sum of the pixel's uint8 inputs - offset each), over runs of so many channels.
-  void (*row_sums)(const char *a, const Run *runs, const int *channels, int run_count, int64_t pixels, int32_t factor,
-                   int32_t offset, int32_t *sums);
+  void (*row_sums)(const char *a, const Run *runs, const int *channels, int run_count, int64_t pixels,
+                   int32_t factor, int32_t offset, int32_t *sums);
   // Softmax over the channels of each pixel, of floats: exp(beta * (x - largest)) / sum.
   void (*softmax[3])(const char *a, char *out, int64_t pixels, int64_t channels, int64_t block_bytes, float beta);
-  // Floats of a picture to uint8, as rule 8 of reference_integer.py says with the stored zero point, or to bfloat16.
+  // Floats of a picture to uint8, as rule 8 of reference_integer.py says with the stored zero point, or to
+  // bfloat16.
   void (*quantise_line)(const float *from, int64_t count, float inverse, int32_t zero, char *to);
   void (*narrow_line)(const float *from, int64_t count, char *to);
   size_t (*depthwise_weights[3])(int kernel_height, int kernel_width);  // bytes for a block

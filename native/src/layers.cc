@@ -165,7 +165,8 @@ void pack_float(GemmLayer &layer, const Node &node, const Kernels &kernels, cons
           const float x = value(first + lane, word);
           std::memcpy(packed, &x, 4);
         } else {
-          const uint16_t pair[2] = {to_bf16(value(first + lane, 2 * word)), to_bf16(value(first + lane, 2 * word + 1))};
+          const uint16_t pair[2] = {to_bf16(value(first + lane, 2 * word)),
+                                    to_bf16(value(first + lane, 2 * word + 1))};
           std::memcpy(packed, pair, 4);
         }
       }
@@ -212,8 +213,8 @@ void put_words(const Kernels &kernels, const std::vector<const int8_t *> &rows, 
 }
 
 template <class Stored>
-bool pack_integer(const Graph &graph, GemmLayer &layer, const Node &node, const Node *after, const Kernels &kernels,
-                  const std::vector<int64_t> &sources) {
+bool pack_integer(const Graph &graph, GemmLayer &layer, const Node &node, const Node *after,
+                  const Kernels &kernels, const std::vector<int64_t> &sources) {
   const IntegerWeights weights(node);
   const Stored *stored = static_cast<const Stored *>(weights.tensor.data);
   const int64_t size = elements(weights.tensor.shape) / layer.out_channels;
@@ -337,8 +338,8 @@ int sets_of(const Node &node) {
 
 }  // namespace
 
-std::optional<DepthwiseLayer> make_depthwise(const Graph &graph, const Node &node, const Node *after, Element element,
-                                             const Kernels &kernels) {
+std::optional<DepthwiseLayer> make_depthwise(const Graph &graph, const Node &node, const Node *after,
+                                             Element element, const Kernels &kernels) {
   DepthwiseLayer layer;
   layer.window = window_of(node.op);
   layer.element = element;

@@ -60,8 +60,8 @@ int stored_zero(const TensorType &type);
 // kernel can compute it exactly (then generic.h does).
 std::optional<GemmLayer> make_gemm(const Graph &graph, const Node &node, const Node *after, Element element,
                                    bool unfolded, const Kernels &kernels);
-std::optional<DepthwiseLayer> make_depthwise(const Graph &graph, const Node &node, const Node *after, Element element,
-                                             const Kernels &kernels);
+std::optional<DepthwiseLayer> make_depthwise(const Graph &graph, const Node &node, const Node *after,
+                                             Element element, const Kernels &kernels);
 
 // Lets the epilogue add another tensor as the add node says; false if it cannot. `self` is what the layer writes.
 bool make_residual(const TensorType &self, const TensorType &other, const Node &add, Epilogue &epilogue);

@@ -20,7 +20,8 @@ class Bytes {
     data_ = static_cast<char *>(::operator new(aligned(size ? size : 1), std::align_val_t(ALIGNMENT)));
     std::memset(data_, 0, aligned(size ? size : 1));
   }
-  Bytes(Bytes &&other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  Bytes(Bytes &&other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   Bytes &operator=(Bytes &&other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);

@@ -40,8 +40,8 @@ std::string step_text(const Plan &plan, const Step &step) {
     nodes += (i ? "," : "") + quoted(plan.graph.nodes[size_t(step.nodes[i])].name);
   const std::string name = step.nodes.empty() ? "" : plan.graph.nodes[size_t(step.nodes.back())].name;
   return "{" + field("name", quoted(name)) + "," + field("kernel", quoted(step.kernel)) + "," +
-         field("nodes", nodes + "]") + "," + field("tile", quoted(step.tile)) + "," + field("macs", step.macs) + "," +
-         field("bytes", out.bytes) + "," + field("scratch_bytes", step.scratch) + "," +
+         field("nodes", nodes + "]") + "," + field("tile", quoted(step.tile)) + "," + field("macs", step.macs) +
+         "," + field("bytes", out.bytes) + "," + field("scratch_bytes", step.scratch) + "," +
          (step.best_ms > 0 ? field("ms", std::to_string(step.best_ms)) + "," : std::string()) +
          field("output_shape", shape_text(plan.graph.type(out.value).shape)) + "}";
 }
@@ -56,12 +56,11 @@ std::string plan_text(const Plan &plan, const PlanOptions &options) {
     steps += (steps.empty() ? "" : ",") + step_text(plan, *step);
   }
   return "{" + field("isa", quoted(options.kernels ? options.kernels->name : "generic")) + "," +
-         field("precision", quoted(options.bf16 ? "bf16" : "fp32")) + "," + field("threads", int64_t(plan.threads)) +
-         "," + field("arena_bytes", plan.arena_bytes) + "," +
+         field("precision", quoted(options.bf16 ? "bf16" : "fp32")) + "," +
+         field("threads", int64_t(plan.threads)) + "," + field("arena_bytes", plan.arena_bytes) + "," +
          field("scratch_bytes", plan.scratch_bytes * size_t(plan.threads)) + "," +
-         field("peak_activation_bytes", plan.peak_bytes) + "," +
-         field("weight_bytes", plan.weight_bytes) + "," + field("macs", macs) + "," +
-         field("steps", "[" + steps + "]") + "}";
+         field("peak_activation_bytes", plan.peak_bytes) + "," + field("weight_bytes", plan.weight_bytes) + "," +
+         field("macs", macs) + "," + field("steps", "[" + steps + "]") + "}";
 }
 
 }  // namespace mobilenet

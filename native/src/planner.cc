@@ -29,7 +29,9 @@ bool is_depthwise(const Node &node) { return node.op.kind == Kind::depthwise_con
 
 size_t flat_bytes(const TensorType &type) { return size_t(elements(type.shape)) * size_of(type.dtype); }
 
-std::string tile_text(int pixels, int channels) { return std::to_string(pixels) + " x " + std::to_string(channels); }
+std::string tile_text(int pixels, int channels) {
+  return std::to_string(pixels) + " x " + std::to_string(channels);
+}
 
 const char *name_of(Element element) {
   return element == Element::f32 ? "f32" : element == Element::bf16 ? "bf16" : "u8";
@@ -66,9 +68,9 @@ void Planner::run() {
   }
   for (const Node &node : graph_.nodes) {
     if (done_[size_t(value_of(node))]) continue;
-    const bool planned = options_.kernels && (plan_quantise(node) || plan_linear(node) || plan_elementwise(node) || plan_mean(node) ||
-                                              plan_attention(node) ||
-                                              plan_alias(node));
+    const bool planned =
+        options_.kernels && (plan_quantise(node) || plan_linear(node) || plan_elementwise(node) ||
+                             plan_mean(node) || plan_attention(node) || plan_alias(node));
     if (!planned) plan_generic(node);
     done(node);
   }
@@ -200,7 +202,8 @@ bool Planner::plan_pointwise(const Node &node, const Node *after) {
   plan_.weight_bytes += step->layer.weights.size();
   const int write = new_buffer(end, true);
   Buffer &out = plan_.buffers[size_t(write)];
-  if (element == Element::bf16 && out.pixels() == 1 && output_uses_[size_t(end)] && readers_[size_t(end)].empty()) {
+  const bool answer = output_uses_[size_t(end)] && readers_[size_t(end)].empty();
+  if (element == Element::bf16 && out.pixels() == 1 && answer && step->residual < 0) {
     out.element = Element::f32;  // logits keep all of their bits
     out.bytes = size_t(out.blocks() * out.block_bytes());
     step->float_out = true;
@@ -264,7 +267,8 @@ bool Planner::extend(Chain &chain) {
 // Bands of rows keep what lies between the layers small; slices of channels read every weight once.
 void Planner::choose_bands(BandStep &step, bool may_project) const {
   const int64_t size = int64_t(size_of(step.element));
-  step.band_rows = int(std::clamp<int64_t>(56 / std::max<int64_t>(step.width2, 1), 1, std::max<int64_t>(step.height2, 1)));
+  step.band_rows =
+      int(std::clamp<int64_t>(56 / std::max<int64_t>(step.width2, 1), 1, std::max<int64_t>(step.height2, 1)));
   step.slice_channels = int(std::max<int64_t>(1, 4 / size / 1)) * 32;
   if (!step.depthwise) return;
   const int64_t picture = step.height1 * (step.width1 + 4) * BLOCK * size;  // of one block, in the ring
@@ -435,7 +439,8 @@ bool Planner::plan_attention(const Node &node) {
 
 // A reshape that leaves the channels where they are is the same memory.
 bool Planner::plan_alias(const Node &node) {
-  if (node.op.kind != Kind::reshape || blocked_[size_t(node.inputs[0])] < 0 || !has_blocks(node.type)) return false;
+  if (node.op.kind != Kind::reshape || blocked_[size_t(node.inputs[0])] < 0 || !has_blocks(node.type))
+    return false;
   const TensorType &in = graph_.type(node.inputs[0]);
   if (in.shape.back() != node.type.shape.back() || in.dtype != node.type.dtype || in.scale != node.type.scale ||
       in.zero_point != node.type.zero_point)

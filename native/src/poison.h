@@ -1,6 +1,7 @@
-// In builds with AddressSanitizer a step may touch only the buffers that it names and its own scratch memory: the
-// arena is one block, inside of which a read past a buffer's end would not be seen. What is not in use is filled with
-// ones, which no float is, so that nothing counts on memory that a step has not written. Other builds do nothing.
+// In builds with AddressSanitizer a step may touch only the buffers that it names and its own scratch memory:
+// the arena is one block, inside of which a read past a buffer's end would not be seen. What is not in use is
+// filled with ones, which no float is, so that nothing counts on memory that a step has not written. Other
+// builds do nothing.
 #pragma once
 
 #include "plan.h"

@@ -66,7 +66,8 @@ void ConvertStep::run(const Frame &frame) const {
   for (int b = 0; b < blocked.blocks(); b++) {
     const int64_t rest = blocked.channels - b * BLOCK, channels = rest < BLOCK ? rest : BLOCK;
     for (int64_t p = part.first; p < part.last; p++) {
-      const int64_t at = b * blocked.block_bytes() + p * blocked.pixel_bytes(), flat = p * row + b * BLOCK * flat_size;
+      const int64_t at = b * blocked.block_bytes() + p * blocked.pixel_bytes(),
+                    flat = p * row + b * BLOCK * flat_size;
       if (in.blocked)
         flatten(blocked.element, flip, frame.at(reads[0]) + at, frame.at(write) + flat, channels);
       else
@@ -93,16 +94,16 @@ void MeanStep::run(const Frame &frame) const {
   const Buffer &in = (*frame.buffers)[size_t(reads[0])];
   const Share part = share(in.blocks(), 1, frame.index, frame.count);
   for (int64_t b = part.first; b < part.last; b++)
-    function(frame.at(reads[0]) + b * in.block_bytes(), nullptr, frame.at(write) + b * in.pixel_bytes(), in.pixels(),
-             how);
+    function(frame.at(reads[0]) + b * in.block_bytes(), nullptr, frame.at(write) + b * in.pixel_bytes(),
+             in.pixels(), how);
 }
 
 void SoftmaxStep::run(const Frame &frame) const {
   const Buffer &in = (*frame.buffers)[size_t(reads[0])];
   const Share part = share(in.pixels(), 1, frame.index, frame.count);
   const int64_t at = part.first * in.pixel_bytes();
-  kernels->softmax[int(in.element)](frame.at(reads[0]) + at, frame.at(write) + at, part.last - part.first, in.channels,
-                                    in.block_bytes(), beta);
+  kernels->softmax[int(in.element)](frame.at(reads[0]) + at, frame.at(write) + at, part.last - part.first,
+                                    in.channels, in.block_bytes(), beta);
 }
 
 void MatMulStep::prepare(const Buffer &first, const Buffer &out) {
@@ -112,7 +113,8 @@ void MatMulStep::prepare(const Buffer &first, const Buffer &out) {
   }
   zeros = Bytes(size_t(out.channels + 32) * 4);
   epilogue.bias = zeros.data();
-  scratch = aligned(size_t(first.blocks()) * sizeof(mobilenet::Run)) + aligned(size_t(words_) * size_t(out.channels + 32) * 4);
+  scratch = aligned(size_t(first.blocks()) * sizeof(mobilenet::Run)) +
+            aligned(size_t(words_) * size_t(out.channels + 32) * 4);
 }
 
 // In panels, as layers.cc packs weights.
@@ -149,8 +151,19 @@ void MatMulStep::run(const Frame &frame) const {
   char *packed = frame.scratch + aligned(size_t(a.blocks()) * sizeof(mobilenet::Run));
   pack(b, frame.at(reads[1]), out, packed);
   char *to = frame.at(write) + part.first * out.pixel_bytes();
-  const GemmCall call{frame.at(reads[0]) + part.first * a.pixel_bytes(), runs, a.blocks(), part.last - part.first,
-                      packed, words_, to, out.block_bytes(), to, out.block_bytes(), 0, int(out.channels), &epilogue};
+  const GemmCall call{frame.at(reads[0]) + part.first * a.pixel_bytes(),
+                      runs,
+                      a.blocks(),
+                      part.last - part.first,
+                      packed,
+                      words_,
+                      to,
+                      out.block_bytes(),
+                      to,
+                      out.block_bytes(),
+                      0,
+                      int(out.channels),
+                      &epilogue};
   kernels->gemm[int(a.element)](call);
 }
 

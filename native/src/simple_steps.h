@@ -53,7 +53,8 @@ class SoftmaxStep : public Step {
   void run(const Frame &frame) const override;
 };
 
-// A product of two matrices, of floats, on blocks: rows are pixels. The second is packed as weights are, each time.
+// A product of two matrices, of floats, on blocks: rows are pixels. The second is packed as weights are, each
+// time.
 class MatMulStep : public Step {
  public:
   bool transpose_second = false;

@@ -75,7 +75,8 @@ class EngineModel {
     }
     for (int i = 0; i < mobilenet_output_count(model_) && found == MOBILENET_OK; ++i) {
       found = mobilenet_output(model_, i, size.height, size.width, &tensor, text, sizeof text);
-      if (found == MOBILENET_OK) outputs.push_back({tensor.dtype, std::vector<char>(bytes_of(tensor) * size_t(batch))});
+      if (found == MOBILENET_OK)
+        outputs.push_back({tensor.dtype, std::vector<char>(bytes_of(tensor) * size_t(batch))});
     }
     for (auto &input : inputs) from.push_back(input.data());
     for (auto &output : outputs) to.push_back(output.bytes.data());
@@ -104,7 +105,9 @@ class EngineModel {
     std::vector<char> all(bytes * size_t(batch));
     for (int picture = 0; picture < batch; ++picture) {
       uint64_t state = seed + unsigned(picture) + 1;
-      const auto next = [&] { return state = state * 6364136223846793005u + 1442695040888963407u, uint32_t(state >> 33); };
+      const auto next = [&] {
+        return state = state * 6364136223846793005u + 1442695040888963407u, uint32_t(state >> 33);
+      };
       char *at = all.data() + bytes * size_t(picture);
       if (tensor.dtype != MOBILENET_FLOAT32)
         for (size_t i = 0; i < bytes; ++i) at[i] = char(next() >> 8);
@@ -125,7 +128,8 @@ inline std::vector<Output> picture_of(const std::vector<Output> &batch, int coun
   std::vector<Output> result;
   for (const Output &output : batch) {
     const auto size = long(output.bytes.size() / size_t(count));
-    result.push_back({output.dtype, {output.bytes.begin() + size * picture, output.bytes.begin() + size * (picture + 1)}});
+    result.push_back(
+        {output.dtype, {output.bytes.begin() + size * picture, output.bytes.begin() + size * (picture + 1)}});
   }
   return result;
 }

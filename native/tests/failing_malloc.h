@@ -23,8 +23,9 @@ inline void *allocated(size_t size, size_t alignment) noexcept {
     return nullptr;
   }
   const size_t rounded = (size + alignment - 1) / alignment * alignment;
-  void *memory = alignment > alignof(std::max_align_t) ? std::aligned_alloc(alignment, rounded ? rounded : alignment)
-                                                       : std::malloc(size ? size : 1);
+  void *memory = alignment > alignof(std::max_align_t)
+                     ? std::aligned_alloc(alignment, rounded ? rounded : alignment)
+                     : std::malloc(size ? size : 1);
   if (memory) ++allocations_alive;
   return memory;
 }

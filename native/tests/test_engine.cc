@@ -1,5 +1,6 @@
-// test_engine MODEL...: every instruction set, with 1 to 3 threads, at the model's own and at other sizes, says what
-// the plain code of "generic" says: integers exactly, floats within 1e-4. Threads and batches change no bit.
+// test_engine MODEL...: every instruction set, with 1 to 3 threads, at the model's own and at other sizes, says
+// what the plain code of "generic" says: integers exactly, floats within 1e-4. Threads and batches change no
+// bit.
 #include "check.h"
 #include "engine_model.h"
 
@@ -13,7 +14,8 @@ constexpr unsigned SEED = 41;
 std::vector<Size> sizes_of(const EngineModel &model) {
   const Size own = model.own_size();
   if (own.height == 0) return {{0, 0}};
-  return {{0, 0}, {own.height + 6, own.width > 9 ? own.width - 9 : own.width}, {own.height / 2 + 1, own.width + 1}};
+  return {
+      {0, 0}, {own.height + 6, own.width > 9 ? own.width - 9 : own.width}, {own.height / 2 + 1, own.width + 1}};
 }
 
 void must(bool holds, const char *path, const std::string &isa, int threads, Size size, const char *what) {
@@ -31,8 +33,8 @@ void batches_are_singles(EngineModel &model, Size size, const std::vector<Output
          "a picture alone has another answer than in a batch");
 }
 
-void agrees(const char *path, const Bytes &bytes, const std::string &isa, int precision, const std::vector<Size> &sizes,
-            const std::vector<std::vector<Output>> &wanted) {
+void agrees(const char *path, const Bytes &bytes, const std::string &isa, int precision,
+            const std::vector<Size> &sizes, const std::vector<std::vector<Output>> &wanted) {
   std::vector<std::vector<Output>> first(sizes.size());
   for (int threads : {1, 2, 3}) {
     EngineModel model(bytes, isa.c_str(), threads, precision);
@@ -42,7 +44,8 @@ void agrees(const char *path, const Bytes &bytes, const std::string &isa, int pr
     for (size_t s = 0; s < sizes.size(); ++s) {
       const auto answer = model.run(sizes[s], BATCH, SEED);
       if (wanted[s].empty()) {
-        must(model.code == MOBILENET_BAD_ARGUMENT && model.error[0], path, isa, threads, sizes[s], "is not refused");
+        must(model.code == MOBILENET_BAD_ARGUMENT && model.error[0], path, isa, threads, sizes[s],
+             "is not refused");
         continue;
       }
       if (threads == 1) {

@@ -1,37 +1,14 @@
 // Right, wrong and hostile model files: a checked graph or a Failure that names the place, whatever the bytes.
 #include <cmath>
-#include <cstdlib>
-#include <new>
 
 #include "check.h"
+#include "failing_malloc.h"
 #include "file.h"
 #include "mobilenet.h"
 #include "model_bytes.h"
 
 using namespace mobilenet;
 using namespace mobilenet::test;
-
-namespace {
-
-long allocations_left = -1;  // -1: any number
-
-}  // namespace
-
-void *operator new(size_t size) {
-  if (allocations_left == 0) throw std::bad_alloc();
-  if (allocations_left > 0) --allocations_left;
-  if (void *memory = std::malloc(size ? size : 1)) return memory;
-  throw std::bad_alloc();
-}
-void *operator new(size_t size, const std::nothrow_t &) noexcept {
-  try {
-    return operator new(size);
-  } catch (const std::bad_alloc &) {
-    return nullptr;
-  }
-}
-void operator delete(void *memory) noexcept { std::free(memory); }
-void operator delete(void *memory, size_t) noexcept { std::free(memory); }
 
 namespace {
 

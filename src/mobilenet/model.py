@@ -6,24 +6,26 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain, islice
+from operator import is_
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard, cast, overload
 
 import numpy as np
 from PIL import Image
 
-from mobilenet.errors import ArgumentError, ImageError, MissingExtraError, ModelFileError
+from mobilenet.errors import ArgumentError, ImageError, MissingExtraError, MobilenetError, ModelFileError
 from mobilenet.files.contents import Check, ModelContents
-from mobilenet.files.model_file import decode, encode, read_bytes, write_model_file
-from mobilenet.graph.graph import Graph, TensorType, Weights
-from mobilenet.pictures.decode import Picture
-from mobilenet.pictures.preprocess import Preprocessing
-from mobilenet.run.quanta import dequantise_array, quantise_array
+from mobilenet.files.model_file import decode, decode_without_graph, encode, read_bytes, write_model_file
+from mobilenet.graph.tensor_type import INTEGER_DTYPES, TensorType
+from mobilenet.run.quanta import dequantise_array
 from mobilenet.tasks.classify import ClassificationResult, Probabilities, scores_to_probabilities
 
 if TYPE_CHECKING:
+    from mobilenet.graph.graph import Graph, Weights
+    from mobilenet.pictures.decode import Picture
+    from mobilenet.pictures.preprocess import Preprocessing
     from mobilenet.run.engine import Engine
 
 MAX_CHECK_ELEMENTS = 2**14  # of one output that is kept in the file as a check: a class map is too much
@@ -43,18 +45,18 @@ class Answer:
     error: ImageError | None = None
 
 
-@dataclass(frozen=True)
-class _Source:
-    """The file's bytes that a model was read from, and which graph and weights they hold."""
+class _File(NamedTuple):
+    """What a model was read from, and what is known of its graph before that is read."""
 
     data: bytes
-    graph: Graph
-    weights: Weights
+    name: str
+    weights: Weights  # as read; the model's own dictionary may be changed
+    inputs: dict[str, TensorType]
+    outputs: tuple[str, ...]
 
-    def still_is(self, graph: Graph, weights: Weights) -> bool:
-        """Whether the bytes hold these very objects."""
-        same = graph is self.graph and weights.keys() == self.weights.keys()
-        return same and all(array is self.weights[name] for name, array in weights.items())
+    def holds(self, weights: Weights) -> bool:
+        """Whether these are still the very arrays that were read."""
+        return weights.keys() == self.weights.keys() and all(map(is_, weights.values(), self.weights.values()))
 
 
 class Model(ModelContents):
@@ -70,15 +72,55 @@ class Model(ModelContents):
 
     precision: str = "fp32"
     threads: int | None = None
-    _source: _Source | None = None
+    _file: _File | None = None
+    _graph: Graph | None = None
 
     @classmethod
     def of(cls, contents: ModelContents) -> Model:
         """A model of these contents (shared, not copied)."""
         return cls(**{f.name: getattr(contents, f.name) for f in fields(ModelContents)})
 
+    @classmethod
+    def of_file(cls, data: bytes, name: str, *, precision: str, threads: int | None) -> Model:
+        """A model of the bytes of a model file; errors as `mobilenet.load`.
+
+        The engine reads the bytes first, and checks all that it reads; the graph is then not read a second time
+        until somebody asks for it. What the engine refuses is for `decode` to judge: it may be a model that only
+        other places can run.
+        """
+        try:
+            from mobilenet.run.engine import Engine, thread_count
+
+            engine = Engine(data, precision=precision, threads=threads)
+        except MobilenetError:
+            return cls.of(decode(data, name))
+        outputs = {key: kind.shape for key, kind in engine.outputs().items()}
+        values, inputs = decode_without_graph(data, name, outputs)
+        model = cls.__new__(cls)
+        file = _File(data, name, dict(values["weights"]), inputs, tuple(outputs))
+        vars(model).update(values, _file=file, _engines={(precision, thread_count(threads)): engine})
+        return model
+
+    @property
+    def graph(self) -> Graph:
+        """The network; that of a file is read when it is first asked for."""
+        if self._graph is None:
+            assert self._file is not None
+            self._graph = decode(self._file.data, self._file.name).graph
+        return self._graph
+
+    @graph.setter
+    def graph(self, graph: Graph) -> None:
+        self._graph = graph
+        self._forget_file()
+
+    def _forget_file(self) -> None:
+        self._file = None
+        vars(self).pop("_engines", None)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_engines", "_source")}
+        kept = {name: value for name, value in vars(self).items() if name not in ("_engines", "_file")}
+        return {**kept, "_graph": self.graph}
 
     def engine(self, threads: int | None = None) -> Engine:
         """The network, prepared for this processor when it is first asked for.
@@ -95,9 +137,11 @@ class Model(ModelContents):
 
         key = self.precision, thread_count(self.threads if threads is None else threads)
         with _preparing:
+            if self._file and not self._file.holds(self.weights):
+                self.graph = self.graph  # what the caller has changed counts, not the file
             engines: dict[tuple[str, int], Engine] = vars(self).setdefault("_engines", {})
             if key not in engines:
-                engines[key] = Engine(self._file(), precision=key[0], threads=key[1])
+                engines[key] = Engine(self._bytes(), precision=key[0], threads=key[1])
             return engines[key]
 
     def _thread_count(self) -> int:
@@ -105,16 +149,16 @@ class Model(ModelContents):
 
         return thread_count(self.threads)
 
-    def _file(self) -> bytes:
+    def _bytes(self) -> bytes:
         """A model file of the graph and weights as they are now."""
-        if self._source and self._source.still_is(self.graph, self.weights):
-            return self._source.data
+        if self._file:
+            return self._file.data
         return encode(ModelContents(self.graph, self.weights, None, task="features"))
 
     @property
     def input(self) -> TensorType:
         """Shape (height, width, channels), dtype and quantisation of the network's input."""
-        return next(iter(self.graph.inputs.values()))
+        return next(iter((self._file.inputs if self._file else self.graph.inputs).values()))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -122,12 +166,9 @@ class Model(ModelContents):
 
         ImageNet has two cranes: a label that was there before gets its class number, "crane (518)".
         """
-        if not self.labels:
-            return tuple(map(str, range(self.graph.types[self.graph.outputs[self._scores]].shape[-1])))
-        first = {label: number for number, label in reversed(list(enumerate(self.labels)))}
-        return tuple(
-            label if first[label] == number else f"{label} ({number})" for number, label in enumerate(self.labels)
-        )
+        if self.labels:
+            return _distinct(tuple(self.labels))
+        return _numbers(self.graph.types[self.graph.outputs[_scores(self.graph.outputs)]].shape[-1])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model file (docs/format.md) atomically; what was at `path` survives a failure.
@@ -155,13 +196,15 @@ class Model(ModelContents):
         return self._run(self.engine(), batch)
 
     def _run(self, engine: Engine, batch: np.ndarray) -> Weights:
-        ((name, kind),) = self.graph.inputs.items()
+        ((name, kind),) = engine.inputs().items()
         if batch.shape[1:] != kind.shape:
             expected = ", ".join(map(str, ("N", *kind.shape)))
             raise ArgumentError(f"input '{name}' has shape {batch.shape}; the model needs ({expected})")
-        if kind.quantisation is None or batch.dtype != np.float32:
+        if kind.dtype not in INTEGER_DTYPES or batch.dtype != np.float32:
             return engine.run(batch)
-        return self._real(engine.run(quantise_array(batch, kind.quantisation, kind.dtype)))
+        from mobilenet.run.engine import quantise
+
+        return _real(engine, engine.run(quantise(batch, kind)))
 
     @overload
     def predict(self, pictures: Picture, *, batch: int = 1) -> ClassificationResult: ...  # type: ignore[overload-overlap]
@@ -186,7 +229,7 @@ class Model(ModelContents):
         self._need("classify")
         if is_picture(pictures):
             return next(self._results([pictures], 1))
-        return self._results(cast(Iterable[Picture], pictures), batch)
+        return self._results(cast("Iterable[Picture]", pictures), batch)
 
     @overload
     def embed(self, pictures: Picture, *, batch: int = 1) -> np.ndarray: ...  # type: ignore[overload-overlap]
@@ -201,11 +244,12 @@ class Model(ModelContents):
             ImageError: a picture cannot be read.
             ArgumentError: the model has no output "embedding".
         """
-        if "embedding" not in self.graph.outputs:
-            raise ArgumentError(f"this model has no output 'embedding'; it has {', '.join(self.graph.outputs)}")
+        outputs = self._file.outputs if self._file else self.graph.outputs
+        if "embedding" not in outputs:
+            raise ArgumentError(f"this model has no output 'embedding'; it has {', '.join(outputs)}")
         if is_picture(pictures):
             return next(self._embeddings([pictures], 1))
-        return self._embeddings(cast(Iterable[Picture], pictures), batch)
+        return self._embeddings(cast("Iterable[Picture]", pictures), batch)
 
     def evaluate(self, data: str | os.PathLike[str], *, split: str = "test", **options: Any) -> dict[str, Any]:
         """Accuracy and calibration on labelled pictures: see `mobilenet.tasks.evaluate.evaluate`."""
@@ -239,8 +283,8 @@ class Model(ModelContents):
     def probabilities(self, outputs: Mapping[str, np.ndarray], *, calibrated: bool = True) -> np.ndarray:
         """float32 (N, classes) from the outputs of `run`, real values (N, classes)."""
         temperature = self.calibration.get("temperature", 1.0) if calibrated else 1.0
-        logits = self._scores == "logits"
-        return scores_to_probabilities(outputs[self._scores], logits=logits, temperature=temperature)
+        name = _scores(outputs)
+        return scores_to_probabilities(outputs[name], logits=name == "logits", temperature=temperature)
 
     def verify(self, tolerance: float | None = None) -> None:
         """Runs the checks that the file carries; raises `ModelFileError` if an output is not the expected one.
@@ -261,11 +305,6 @@ class Model(ModelContents):
                         f"check {number}: output '{name}' is {difference:.3g} off (at most {scale:.3g})"
                     )
 
-    @property
-    def _scores(self) -> str:
-        """Which output says what the classes' scores are; a softmax inside the network has the last word."""
-        return "probabilities" if "probabilities" in self.graph.outputs else "logits"
-
     def _need(self, task: str) -> None:
         if self.task != task:
             raise ArgumentError(f"this model's task is '{self.task}', not '{task}': use model.run or model.embed")
@@ -279,9 +318,11 @@ class Model(ModelContents):
     def result(self, answer: Answer) -> ClassificationResult:
         """The classification that an answer holds."""
         start = time.perf_counter()
-        scores = self.probabilities({self._scores: answer.outputs[self._scores][None]})[0]
+        name = _scores(answer.outputs)
+        scores = self.probabilities({name: answer.outputs[name][None]})[0]
+        names = self.names if self.labels else _numbers(len(scores))
         speed = {**answer.speed, "postprocess": (time.perf_counter() - start) * 1e3}
-        return ClassificationResult(answer.path, Probabilities(scores), self.names, speed)
+        return ClassificationResult(answer.path, Probabilities(scores), names, speed)
 
     def _embeddings(self, pictures: Iterable[Picture], batch: int) -> Iterator[np.ndarray]:
         for answer in self.answers(pictures, batch=batch):
@@ -325,7 +366,7 @@ class Model(ModelContents):
         waiting = [self._preprocessed(picture) for picture in group]
         good = [item for _, item, _ in waiting if isinstance(item, np.ndarray)]
         start = time.perf_counter()
-        outputs = self._real(self._run(engine, np.stack(good))) if good else {}
+        outputs = _real(engine, self._run(engine, np.stack(good))) if good else {}
         spent = (time.perf_counter() - start) * 1e3 / max(len(good), 1)
         answers: list[Answer] = []
         row = 0
@@ -338,19 +379,33 @@ class Model(ModelContents):
             row += 1
         return answers
 
-    def _real(self, outputs: Weights) -> Weights:
-        """Quantised outputs as real values; the others as they are."""
-        kinds = {name: self.graph.types[value] for name, value in self.graph.outputs.items()}
-        return {name: _real_values(array, kinds[name]) for name, array in outputs.items()}
-
     def _tiny_input(self, picture: np.ndarray) -> np.ndarray:
         return self.to_input(self._picture_rule.geometry(picture))[None]
 
 
-def _real_values(array: np.ndarray, kind: TensorType) -> np.ndarray:
-    if kind.quantisation is None or array.dtype == np.float32:
-        return array
-    return dequantise_array(array, kind.quantisation)
+def _real(engine: Engine, outputs: Weights) -> Weights:
+    """Quantised outputs as real values; the others as they are."""
+    kinds = engine.outputs()
+    return {
+        name: dequantise_array(array, kinds[name]) if array.dtype.name in INTEGER_DTYPES else array
+        for name, array in outputs.items()
+    }
+
+
+def _scores(outputs: Iterable[str]) -> str:
+    """Which output says what the classes' scores are; a softmax inside the network has the last word."""
+    return "probabilities" if "probabilities" in outputs else "logits"
+
+
+@lru_cache(maxsize=16)
+def _numbers(classes: int) -> tuple[str, ...]:
+    return tuple(map(str, range(classes)))
+
+
+@lru_cache(maxsize=16)
+def _distinct(labels: tuple[str, ...]) -> tuple[str, ...]:
+    first = {label: number for number, label in reversed(list(enumerate(labels)))}
+    return tuple(label if first[label] == n else f"{label} ({n})" for n, label in enumerate(labels))
 
 
 def _are_paths(pictures: list[Picture]) -> bool:
@@ -400,8 +455,7 @@ def load(path: str | os.PathLike[str], *, precision: str = "fp32", threads: int 
 
         model = Model.of(read_tflite(path))
     else:
-        model = Model.of(decode(data, os.fspath(path)))
-        model._source = _Source(data, model.graph, dict(model.weights))
+        model = Model.of_file(data, os.fspath(path), precision=precision, threads=threads)
     model.precision, model.threads = precision, threads
     return model
 

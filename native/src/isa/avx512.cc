@@ -22,7 +22,8 @@ struct GemmF32Half : Float8 {
     asm("vfmadd231ps %2%{1to8%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*word));
   }
   template <int P, int NV>
-  static inline __attribute__((always_inline)) void finish(Acc (&acc)[P][NV], const GemmCall &call, int channel, int64_t pixel) {
+  static inline __attribute__((always_inline)) void finish(Acc (&acc)[P][NV], const GemmCall &call, int channel,
+                                                           int64_t pixel) {
     finish_float<Float8, StoreF32Half, P, NV>(acc, call, channel, pixel);
   }
 };
@@ -39,7 +40,8 @@ struct GemmF32 : Float16 {
     asm("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*word));
   }
   template <int P, int NV>
-  static inline __attribute__((always_inline)) void finish(Acc (&acc)[P][NV], const GemmCall &call, int channel, int64_t pixel) {
+  static inline __attribute__((always_inline)) void finish(Acc (&acc)[P][NV], const GemmCall &call, int channel,
+                                                           int64_t pixel) {
     finish_float<Float16, StoreF32, P, NV>(acc, call, channel, pixel);
   }
 };

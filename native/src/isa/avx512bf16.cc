@@ -37,25 +37,30 @@ struct StoreBf16 {
 struct GemmBf16Half : Float8 {
   using Weight = __m256i;
   static constexpr int MAX_PIXELS = 7, PIXEL_BYTES = 32, WORD_BYTES = 4;
-  static Acc init(const void *bias, int channel) { return Float8::load(static_cast<const float *>(bias) + channel); }
-  static Weight load(const char *weights) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(weights)); }
+  static Acc init(const void *bias, int channel) {
+    return Float8::load(static_cast<const float *>(bias) + channel);
+  }
+  static Weight load(const char *weights) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(weights));
+  }
   static const int32_t *word(const char *a) { return reinterpret_cast<const int32_t *>(a); }
   static void mac(Acc &acc, Weight w, const int32_t *word) {
     asm("vdpbf16ps %2%{1to8%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*word));
   }
   template <int P, int NV>
-  static inline __attribute__((always_inline)) void finish(Acc (&acc)[P][NV], const GemmCall &call, int channel, int64_t pixel) {
+  static inline __attribute__((always_inline)) void finish(Acc (&acc)[P][NV], const GemmCall &call, int channel,
+                                                           int64_t pixel) {
     if constexpr (P == 1)
       if (call.float_out) return finish_float<Float8, StoreF32Half, P, NV>(acc, call, channel, pixel);
     finish_float<Float8, StoreBf16Half, P, NV>(acc, call, channel, pixel);
   }
 };
 
-// The common epilogues: two pixels are rounded together, and limits are applied to 16 bits, in which numbers that are
-// not negative compare like integers.
+// The common epilogues: two pixels are rounded together, and limits are applied to 16 bits, in which numbers
+// that are not negative compare like integers.
 template <int P, int NV>
-static inline __attribute__((always_inline)) void finish_pairs(__m512 (&acc)[P][NV], const GemmCall &call, int channel,
-                                                               int64_t pixel) {
+static inline __attribute__((always_inline)) void finish_pairs(__m512 (&acc)[P][NV], const GemmCall &call,
+                                                               int channel, int64_t pixel) {
   const Activation activation = Activation(call.epilogue->activation);
   const __m512i lowest = _mm512_set1_epi16(activation == Activation::none ? int16_t(-32768) : int16_t(0));
   const __m512i six = _mm512_set1_epi16(activation == Activation::relu6 ? int16_t(0x40c0) : int16_t(32767));
@@ -78,14 +83,17 @@ struct GemmBf16 : Float16 {
   using Half = GemmBf16Half;
   using Weight = __m512i;
   static constexpr int MAX_PIXELS = 7, PIXEL_BYTES = 32, WORD_BYTES = 4;
-  static Acc init(const void *bias, int channel) { return Float16::load(static_cast<const float *>(bias) + channel); }
+  static Acc init(const void *bias, int channel) {
+    return Float16::load(static_cast<const float *>(bias) + channel);
+  }
   static Weight load(const char *weights) { return _mm512_loadu_si512(weights); }
   static const int32_t *word(const char *a) { return reinterpret_cast<const int32_t *>(a); }
   static void mac(Acc &acc, Weight w, const int32_t *word) {
     asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*word));
   }
   template <int P, int NV>
-  static inline __attribute__((always_inline)) void finish(Acc (&acc)[P][NV], const GemmCall &call, int channel, int64_t pixel) {
+  static inline __attribute__((always_inline)) void finish(Acc (&acc)[P][NV], const GemmCall &call, int channel,
+                                                           int64_t pixel) {
     if constexpr (P == 1)
       if (call.float_out) return finish_float<Float16, StoreF32, P, NV>(acc, call, channel, pixel);
     if (!call.epilogue->residual && call.epilogue->activation <= int(Activation::relu6))

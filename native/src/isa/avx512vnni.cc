@@ -68,7 +68,8 @@ static inline __m512i add_residual(__m512i x, const char *other, int pixels, con
   MOBILENET_LANE(3);
 #undef MOBILENET_LANE
   x = bytes(sum, _mm512_set1_epi16(int16_t(e.add_zero)));
-  return _mm512_min_epu8(_mm512_max_epu8(x, _mm512_set1_epi8(char(e.add_low))), _mm512_set1_epi8(char(e.add_high)));
+  return _mm512_min_epu8(_mm512_max_epu8(x, _mm512_set1_epi8(char(e.add_low))),
+                         _mm512_set1_epi8(char(e.add_high)));
 }
 
 // The limits of an output, kept in registers over a tile.
@@ -107,12 +108,13 @@ static inline __attribute__((always_inline)) void finish_integer(__m512i (&acc)[
     MOBILENET_UNROLL
     for (int p = 0; p < P; p++)
       MOBILENET_UNROLL
-      for (int v = 0; v < NV; v++) acc[p][v] = _mm512_add_epi32(acc[p][v], _mm512_set1_epi32(e.row_sums[pixel + p]));
-  const __m512i zero = _mm512_set1_epi16(int16_t(e.zero));
-  const Limits limits(e);
-  const bool residual = e.residual;
-  MOBILENET_UNROLL
-  for (int v = 0; v < NV; v++) {
+    for (int v = 0; v < NV; v++)
+    acc[p][v] = _mm512_add_epi32(acc[p][v], _mm512_set1_epi32(e.row_sums[pixel + p]));
+    const __m512i zero = _mm512_set1_epi16(int16_t(e.zero));
+    const Limits limits(e);
+    const bool residual = e.residual;
+    MOBILENET_UNROLL
+    for (int v = 0; v < NV; v++) {
     const int c = channel + 16 * v;
     const __m512 scale = _mm512_loadu_ps(e.scale + c);
     char *out = call.out + (c / BLOCK) * call.out_block + pixel * BLOCK;
@@ -145,7 +147,8 @@ struct GemmU8Half {
   }
   static void mac(Acc &acc, Weight w, __m256i word) { asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(word), "v"(w)); }
   template <int P, int NV>
-  static inline __attribute__((always_inline)) void finish(Acc (&acc)[P][NV], const GemmCall &call, int channel, int64_t pixel) {
+  static inline __attribute__((always_inline)) void finish(Acc (&acc)[P][NV], const GemmCall &call, int channel,
+                                                           int64_t pixel) {
     __m512i wide[P][NV];
     MOBILENET_UNROLL
     for (int p = 0; p < P; p++) wide[p][0] = _mm512_zextsi256_si512(acc[p][0]);
@@ -169,7 +172,8 @@ struct GemmU8 {
   }
   static void mac(Acc &acc, Weight w, __m512i word) { asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(word), "v"(w)); }
   template <int P, int NV>
-  static inline __attribute__((always_inline)) void finish(Acc (&acc)[P][NV], const GemmCall &call, int channel, int64_t pixel) {
+  static inline __attribute__((always_inline)) void finish(Acc (&acc)[P][NV], const GemmCall &call, int channel,
+                                                           int64_t pixel) {
     finish_integer<P, NV>(acc, call, channel, pixel);
   }
 };
@@ -264,7 +268,8 @@ static void depthwise_any(const DepthwiseCall &call) {
         const char *a = call.rows[ky] + (x * call.stride + kx * call.dilation) * BLOCK;
         const __m512i value = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(a)));
         const char *w = call.weights + ((ky * 2) * quads + kx / 4) * 64;
-        const __m512i weight = _mm512_srai_epi32(_mm512_sll_epi32(load(w), _mm_cvtsi32_si128(24 - kx % 4 * 8)), 24);
+        const __m512i weight =
+            _mm512_srai_epi32(_mm512_sll_epi32(load(w), _mm_cvtsi32_si128(24 - kx % 4 * 8)), 24);
         sum = _mm512_add_epi32(sum, _mm512_mullo_epi32(value, weight));
       }
     const __m512i one[4] = {quanta(sum, scale), quanta(sum, scale), quanta(sum, scale), quanta(sum, scale)};
@@ -272,8 +277,8 @@ static void depthwise_any(const DepthwiseCall &call) {
   }
 }
 
-// A row of 3 x 3 or 5 x 5 kernels. The quads of a row are loaded once, four pixels apart, and kept from one group of
-// four outputs to the next; those that begin two pixels later are shifted out of two neighbours.
+// A row of 3 x 3 or 5 x 5 kernels. The quads of a row are loaded once, four pixels apart, and kept from one
+// group of four outputs to the next; those that begin two pixels later are shifted out of two neighbours.
 template <int HEIGHT, int WIDTH, int STRIDE>
 static void depthwise_sliding(const DepthwiseCall &call) {
   constexpr int QUADS = (WIDTH + 1 + 3) / 4;
@@ -291,7 +296,9 @@ static void depthwise_sliding(const DepthwiseCall &call) {
     MOBILENET_UNROLL
     for (int i = 0; i < HEIGHT * 2; i++) kernel[i] = load(packed + i * QUADS * 64);
   }
-  const auto columns = [&](int ky, int64_t x) { return _mm512_permutexvar_epi8(order, load(rows[ky] + x * BLOCK)); };
+  const auto columns = [&](int ky, int64_t x) {
+    return _mm512_permutexvar_epi8(order, load(rows[ky] + x * BLOCK));
+  };
   const auto weights = [&](int ky, int shift, int quad) {
     if constexpr (HEIGHT == 3) return kernel[ky * 2 + shift];
     return load(packed + ((ky * 2 + shift) * QUADS + quad) * 64);
@@ -402,8 +409,8 @@ static void mean_wide(const char *a, const char *unused, char *out, int64_t pixe
   }
   even = _mm512_add_epi32(even, odd);
   for (; p < pixels; p++)
-    even = _mm512_add_epi32(even,
-                            _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(a + p * BLOCK))));
+    even = _mm512_add_epi32(
+        even, _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(a + p * BLOCK))));
   const __m512i total = _mm512_sub_epi32(even, _mm512_set1_epi32(int32_t(pixels) * how.zero_a));
   const __m512i rounded = quanta(total, _mm512_set1_ps(how.scale));
   const __m512i four[4] = {rounded, rounded, rounded, rounded};
@@ -412,7 +419,8 @@ static void mean_wide(const char *a, const char *unused, char *out, int64_t pixe
                                     _mm512_set1_epi8(char(how.high))), 1);
 }
 
-// As row_sums, four pixels at a time: products with ones, added up over the runs, then over the four lanes of a pixel.
+// As row_sums, four pixels at a time: products with ones, added up over the runs, then over the four lanes of a
+// pixel.
 static void row_sums_wide(const char *a, const Run *runs, const int *channels, int run_count, int64_t pixels,
                           int32_t factor, int32_t offset, int32_t *sums) {
   int32_t total = 0;

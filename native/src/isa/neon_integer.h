@@ -67,7 +67,8 @@ static inline uint8x16_t add_residual(uint8x16_t x, uint8x16_t other, const Epil
 // A tile's sums, Q vectors of 4 channels for each pixel: 16 channels of a pixel at a time, or 8 of two.
 template <int P, int Q>
 static inline __attribute__((always_inline)) void finish_integer(const int32x4_t (&sums)[P][Q],
-                                                                 const GemmCall &call, int channel, int64_t pixel) {
+                                                                 const GemmCall &call, int channel,
+                                                                 int64_t pixel) {
   static_assert(Q == 2 || Q == 4);
   const Epilogue &e = *call.epilogue;
   const int64_t part = channel % BLOCK + pixel * BLOCK;

@@ -60,7 +60,8 @@ static inline __attribute__((always_inline)) void sliding_tile(const DepthwiseCa
       const auto pixel = S::load(a + j * PIXEL);
       MOBILENET_UNROLL
       for (int kx = 0; kx < WIDTH; kx++)
-        if ((j - kx) % STRIDE == 0 && j >= kx && (j - kx) / STRIDE < P) F::fma(acc[(j - kx) / STRIDE][0], pixel, w[kx]);
+        if ((j - kx) % STRIDE == 0 && j >= kx && (j - kx) / STRIDE < P)
+          F::fma(acc[(j - kx) / STRIDE][0], pixel, w[kx]);
     }
     weights += WIDTH * BLOCK;
   }

@@ -86,8 +86,10 @@ static inline Int16 rounded(Floats16 x, const Elementwise &how) {
 static void mul_gate_u8(const char *a, const char *gate, char *out, int64_t pixels, const Elementwise &how) {
   const Floats16 factor = __builtin_convertvector(load_bytes(gate) - how.zero_b, Floats16);
   for (int64_t p = 0; p < pixels; p++)
-    store_bytes(out + p * BLOCK, rounded(__builtin_convertvector(load_bytes(a + p * BLOCK) - how.zero_a, Floats16) *
-                                             factor * how.scale, how));
+    store_bytes(
+        out + p * BLOCK,
+        rounded(__builtin_convertvector(load_bytes(a + p * BLOCK) - how.zero_a, Floats16) * factor * how.scale,
+                how));
 }
 
 static void add_u8(const char *a, const char *b, char *out, int64_t pixels, const Elementwise &how) {
@@ -151,7 +153,8 @@ template <class F, class S>
 static inline Floats16 load_floats(const char *from) {
   Floats16 x;
   float lanes[BLOCK];
-  for (int lane = 0; lane < BLOCK; lane += F::LANES) F::store(lanes + lane, S::load(from + lane * S::ELEMENT_BYTES));
+  for (int lane = 0; lane < BLOCK; lane += F::LANES)
+    F::store(lanes + lane, S::load(from + lane * S::ELEMENT_BYTES));
   __builtin_memcpy(&x, lanes, sizeof x);
   return x;
 }

@@ -8,8 +8,8 @@
 //   Half: the same for a panel of 8 channels, if LANES is 16
 // and may declare
 //   Half: for a panel of 8 channels, if that takes another tile
-//   multiply<P, NV, PANEL>(acc, call, a, weights): the loop over words, where one word at a time is not the best way
-//   HALVES: a panel of 16 channels is worked on as two halves, with the tile of a panel of 8
+//   multiply<P, NV, PANEL>(acc, call, a, weights): the loop over words, where one word at a time is not the best
+//   way HALVES: a panel of 16 channels is worked on as two halves, with the tile of a panel of 8
 #pragma once
 
 #include "../kernels.h"
@@ -17,8 +17,8 @@
 
 namespace mobilenet::MOBILENET_ISA {
 
-// The loop over words for P pixels x NV vectors of channels, of a panel of PANEL vectors. It is the hot loop of the
-// whole engine: its P * NV sums must stay in registers (tests/native/test_spills.py counts).
+// The loop over words for P pixels x NV vectors of channels, of a panel of PANEL vectors. It is the hot loop of
+// the whole engine: its P * NV sums must stay in registers (tests/native/test_spills.py counts).
 template <class T, int P, int NV, int PANEL>
 static inline __attribute__((always_inline)) void multiply(typename T::Acc (&acc)[P][NV], const GemmCall &call,
                                                            const char *a, const char *weights) {
@@ -61,7 +61,8 @@ static inline __attribute__((always_inline)) void tile(const GemmCall &call, con
 }
 
 template <class T, int NV, int PANEL, int P>
-static void tail(const GemmCall &call, const char *a, const char *weights, int channel, int64_t pixel, int64_t rest) {
+static void tail(const GemmCall &call, const char *a, const char *weights, int channel, int64_t pixel,
+                 int64_t rest) {
   if constexpr (P > 0) {
     if (rest == P) return tile<T, P, NV, PANEL>(call, a, weights, channel, pixel);
     tail<T, NV, PANEL, P - 1>(call, a, weights, channel, pixel, rest);
@@ -80,9 +81,9 @@ static inline void row_of_tiles(const GemmCall &row, const char *weights, int ch
   tail<T, NV, PANEL, P - 1>(row, a, weights, channel, pixel, row.pixels - pixel);
 }
 
-// All pixels for NV vectors of channels, those from `part` on, of the panel of PANEL vectors that begins at `channel`.
-// Where there are few words, small tiles (T::FEW_PIXELS, if there is such) let the processor finish one tile while it
-// begins the next.
+// All pixels for NV vectors of channels, those from `part` on, of the panel of PANEL vectors that begins at
+// `channel`. Where there are few words, small tiles (T::FEW_PIXELS, if there is such) let the processor finish
+// one tile while it begins the next.
 template <class T, int NV, int PANEL = NV>
 static void panel(const GemmCall &call, int channel, int part = 0) {
   constexpr int64_t FEW_WORDS = 32;

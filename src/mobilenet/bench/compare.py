@@ -178,7 +178,7 @@ def _timed(row: Row, network: Network, times: Times, ours: Times, ready: Prepare
 
 
 def activation_bytes(plan: Mapping[str, Any]) -> int:
-    """The most that is alive at once beside the weights: the picture, activations, what a thread keeps for itself."""
+    """The most that is alive at once beside the weights: picture, activations, what a thread keeps for itself."""
     return int(plan["peak_activation_bytes"])
 
 

@@ -92,9 +92,10 @@ def print_plan(plan: Mapping[str, Any], title: str, console: Console) -> None:
 
 
 def _speed(step: Mapping[str, Any], peak: float | None) -> tuple[str, str]:
-    """A step's time, and the share of the processor's peak that it reaches (for what has multiply-accumulates)."""
+    """A step's time, and the share of the processor's peak that it reaches where it multiplies."""
     ms, macs = step.get("ms", 0.0), step.get("macs", 0)
-    return f"{ms * 1e3:.1f}" if ms else "-", f"{2 * macs / (ms * 1e-3) / peak:.0%}" if ms and macs and peak else "-"
+    share = f"{2 * macs / (ms * 1e-3) / peak:.0%}" if ms and macs and peak else "-"
+    return f"{ms * 1e3:.1f}" if ms else "-", share
 
 
 def _totals(plan: Mapping[str, Any]) -> list[tuple[str, str]]:

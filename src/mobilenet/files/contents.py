@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from mobilenet.errors import ModelFileError
-from mobilenet.graph.graph import Graph, Weights
-from mobilenet.pictures.preprocess import Preprocessing
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mobilenet.graph.graph import Graph, Weights
+    from mobilenet.graph.tensor_type import Shape
+    from mobilenet.pictures.preprocess import Preprocessing
 
 TASKS = ("classify", "embed", "segment", "features")
 
@@ -57,28 +61,31 @@ class ModelContents:
 
     def validate(self) -> None:
         """Raises `ModelFileError` or `GraphError` if the parts do not fit together."""
-        self.graph.check_weights(self.weights)
-        if self.task not in TASKS:
-            raise ModelFileError(f"unknown task '{self.task}'; known are {', '.join(TASKS)}")
-        self._check_input()
-        self._check_labels()
+        graph = self.graph
+        graph.check_weights(self.weights)
+        outputs = {name: graph.types[value].shape for name, value in graph.outputs.items()}
+        inputs = {name: kind.shape for name, kind in graph.inputs.items()}
+        check_ends(inputs, outputs, task=self.task, labels=self.labels, preprocessing=self.preprocessing)
 
-    def _check_input(self) -> None:
-        if len(self.graph.inputs) != 1:
-            raise ModelFileError("a model takes one picture, so its graph must have one input")
-        ((name, kind),) = self.graph.inputs.items()
-        if self.preprocessing is None:
-            return
-        channels = 1 if self.preprocessing.channels == "L" else 3
-        expected = (self.preprocessing.height, self.preprocessing.width, channels)
-        if kind.shape != expected:
-            raise ModelFileError(f"input '{name}' has shape {kind.shape}, but the preprocessing gives {expected}")
 
-    def _check_labels(self) -> None:
-        for name in ("logits", "probabilities"):
-            if self.labels and name in self.graph.outputs:
-                classes = self.graph.types[self.graph.outputs[name]].shape[-1]
-                if classes != len(self.labels):
-                    raise ModelFileError(
-                        f"{len(self.labels)} labels do not name the {classes} outputs of '{name}'"
-                    )
+def check_ends(
+    inputs: Mapping[str, Shape],
+    outputs: Mapping[str, Shape],
+    *,
+    task: str,
+    labels: tuple[str, ...],
+    preprocessing: Preprocessing | None,
+) -> None:
+    """Raises `ModelFileError` if what is outside the graph does not fit its inputs and outputs of these shapes."""
+    if task not in TASKS:
+        raise ModelFileError(f"unknown task '{task}'; known are {', '.join(TASKS)}")
+    if len(inputs) != 1:
+        raise ModelFileError("a model takes one picture, so its graph must have one input")
+    if preprocessing is not None:
+        ((name, shape),) = inputs.items()
+        expected = (preprocessing.height, preprocessing.width, 1 if preprocessing.channels == "L" else 3)
+        if shape != expected:
+            raise ModelFileError(f"input '{name}' has shape {shape}, but the preprocessing gives {expected}")
+    for name in ("logits", "probabilities"):
+        if labels and name in outputs and outputs[name][-1] != len(labels):
+            raise ModelFileError(f"{len(labels)} labels do not name the {outputs[name][-1]} outputs of '{name}'")

@@ -8,17 +8,22 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import isfinite
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mobilenet.errors import GraphError, ModelFileError
-from mobilenet.files.contents import Check, ModelContents
+from mobilenet.files.contents import Check, ModelContents, check_ends
 from mobilenet.files.tensors import read_tensors
-from mobilenet.graph.graph import Graph, Weights
+from mobilenet.graph.tensor_type import TensorType, type_from_dict
 from mobilenet.pictures.preprocess import Preprocessing
+
+if TYPE_CHECKING:
+    from mobilenet.graph.graph import Weights
+    from mobilenet.graph.tensor_type import Shape
 
 KEY = "mobilenet"
 VERSION = 1
@@ -96,13 +101,14 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     if "\0" in os.fsdecode(name):
         raise ModelFileError(f"{name!r}: no file has such a name")
     try:
-        state = Path(path).stat()
+        state = os.stat(path)  # noqa: PTH116 - importing pathlib takes longer than reading a small model
         if not stat.S_ISREG(state.st_mode):  # reading a pipe would wait for ever
             kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe or a device"
             raise ModelFileError(f"{name}: is {kind}, not a file")
         if state.st_size > MAX_BYTES:
             raise ModelFileError(f"{name}: has {state.st_size:,} bytes; at most {MAX_BYTES:,} are read")
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:  # noqa: PTH123
+            return file.read()
     except OSError as error:
         raise ModelFileError(f"{name}: cannot be read: {error.strerror or error}") from error
 
@@ -113,35 +119,73 @@ def decode(data: bytes, name: str = "model file") -> ModelContents:
     Raises:
         ModelFileError: damaged, of another kind or of a newer version; the message begins with `name`.
     """
-    try:
-        tensors, texts = read_tensors(data)
-        if KEY not in texts:
-            raise ModelFileError("is a .safetensors file, but holds no mobilenet model (no 'mobilenet' metadata)")
-        contents = _decode(texts[KEY], tensors)
+    from mobilenet.graph.graph import Graph
+
+    with _naming(name):
+        header, tensors = _read(data)
+        contents = ModelContents(graph=Graph.from_dict(header["graph"]), **_fields(header, tensors))
         contents.validate()
-    except (GraphError, ModelFileError) as error:
-        raise ModelFileError(f"{name}: {error}") from error
     return contents
 
 
-def _decode(text: str, tensors: Weights) -> ModelContents:
+def decode_without_graph(
+    data: bytes, name: str, outputs: Mapping[str, Shape]
+) -> tuple[dict[str, Any], dict[str, TensorType]]:
+    """Checks and reads all but the graph, of bytes whose graph and weights the engine has found good.
+
+    Args:
+        data, name: as `decode`.
+        outputs: the shapes of the outputs, as the engine says.
+
+    Returns:
+        The fields of `ModelContents` but `graph`, by name; and the inputs.
+
+    Raises:
+        ModelFileError: as `decode`.
+    """
+    with _naming(name):
+        header, tensors = _read(data)
+        types = header["graph"]["inputs"].items()
+        inputs = {key: type_from_dict(f"input '{key}'", values) for key, values in types}
+        fields = _fields(header, tensors)
+        ends = {key: fields[key] for key in ("task", "labels", "preprocessing")}
+        check_ends({key: kind.shape for key, kind in inputs.items()}, outputs, **ends)
+    return fields, inputs
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
     try:
-        header = json.loads(text, parse_constant=_refuse_constant)
+        yield
+    except (GraphError, ModelFileError) as error:
+        raise ModelFileError(f"{name}: {error}") from error
+
+
+def _read(data: bytes) -> tuple[dict[str, Any], Weights]:
+    """The description, whose fields are there and of their types, and all tensors."""
+    tensors, texts = read_tensors(data)
+    if KEY not in texts:
+        raise ModelFileError("is a .safetensors file, but holds no mobilenet model (no 'mobilenet' metadata)")
+    try:
+        header = json.loads(texts[KEY], parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"its description is no JSON: {error}") from error
     _check_header(header)
-    return ModelContents(
-        graph=Graph.from_dict(header["graph"]),
-        weights={name: array for name, array in tensors.items() if not name.startswith(CHECK_PREFIX)},
-        preprocessing=Preprocessing.from_dict(header["preprocessing"]) if header["preprocessing"] else None,
-        labels=_strings("labels", header["labels"]),
-        task=header["task"],
-        calibration=_numbers("calibration", header["calibration"]),
-        metrics=header["metrics"],
-        licence=header["licence"],
-        provenance=header["provenance"],
-        checks=_checks({name: array for name, array in tensors.items() if name.startswith(CHECK_PREFIX)}),
-    )
+    return header, tensors
+
+
+def _fields(header: dict[str, Any], tensors: Weights) -> dict[str, Any]:
+    return {
+        "weights": {name: array for name, array in tensors.items() if not name.startswith(CHECK_PREFIX)},
+        "preprocessing": Preprocessing.from_dict(header["preprocessing"]) if header["preprocessing"] else None,
+        "labels": _strings("labels", header["labels"]),
+        "task": header["task"],
+        "calibration": _numbers("calibration", header["calibration"]),
+        "metrics": header["metrics"],
+        "licence": header["licence"],
+        "provenance": header["provenance"],
+        "checks": _checks({name: array for name, array in tensors.items() if name.startswith(CHECK_PREFIX)}),
+    }
 
 
 def _refuse_constant(name: str) -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mobilenet.errors import ModelFileError
-from mobilenet.graph.graph import Weights
+
+if TYPE_CHECKING:
+    from mobilenet.graph.graph import Weights
 
 DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2",

@@ -21,11 +21,9 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -33,7 +31,10 @@ from mobilenet.errors import ImageError
 from mobilenet.pictures.lent import LentPixels
 from mobilenet.pictures.orientation import exif_orientation, upright
 
-Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray[tuple[Any, ...], np.dtype[np.uint8]]
 """A path, the bytes of a file, a PIL image, or a uint8 array [H, W, 3], [H, W] (grey) or [H, W, 4] (RGBA)."""
 
 Scale = Callable[[int, int], int]
@@ -137,21 +138,22 @@ def _dispatch(picture: Picture, scale: Scale | None) -> Image.Image:
     if isinstance(picture, bytes):
         return _from_file(io.BytesIO(picture), scale)
     if isinstance(picture, str | os.PathLike):
-        return _from_path(Path(picture), scale)
+        return _from_path(os.fspath(picture), scale)
     raise ImageError(
         f"a picture is a path, bytes, a PIL image or a uint8 array [H, W, 3], not {type(picture).__name__}"
     )
 
 
-def _from_path(path: Path, scale: Scale | None) -> Image.Image:
+# Paths go to `os` here: importing pathlib takes longer than decoding a small picture.
+def _from_path(path: str, scale: Scale | None) -> Image.Image:
     try:
-        kind = path.stat().st_mode
+        kind = os.stat(path).st_mode  # noqa: PTH116
         if stat.S_ISDIR(kind):
             may_list = os.access(path, os.R_OK | os.X_OK)
             raise ImageError("is a folder, not a picture" if may_list else "is a folder that may not be listed")
         if not stat.S_ISREG(kind):  # opening a pipe would wait for ever
             raise ImageError("is not a regular file (a pipe or a device)")
-        file = path.open("rb")
+        file = open(path, "rb")  # noqa: PTH123, SIM115
     except FileNotFoundError as error:
         raise ImageError("no such file") from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path

@@ -11,12 +11,14 @@ import os
 import warnings
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mobilenet.errors import ArgumentError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # The numbers of native/include/mobilenet.h.
 _RESIZE_RULES = {"crop": 0, "stretch": 1, "pad": 2}

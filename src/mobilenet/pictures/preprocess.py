@@ -47,15 +47,17 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from mobilenet.errors import ArgumentError, ModelFileError
 from mobilenet.pictures import native_pass
 from mobilenet.pictures.decode import MAX_PIXELS, Picture, decode_image, pixel_view
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Box = tuple[float, float, float, float]
 

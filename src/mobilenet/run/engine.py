@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mobilenet.errors import (
     ArgumentError,
@@ -31,7 +30,10 @@ except ImportError as error:
         "pip install . in the project's folder"
     ) from error
 
-Array = NDArray[Any]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 PRECISIONS = {"fp32": 0, "bf16": 1}
 MAX_THREADS = 256
@@ -180,6 +182,17 @@ class Engine:
         found = arrays[name].shape
         resized = len(kind.shape) == 3 and len(found) == 4 and found[1:3] != kind.shape[:2]
         return (found[1], found[2]) if resized and found[3] == kind.shape[2] and min(found[1:3]) else (0, 0)
+
+
+def quantise(numbers: Array, kind: Tensor) -> Array:
+    """float32 numbers as the integers of a quantised input: `run.quanta.quantise_array`, bit for bit."""
+    output = np.empty(numbers.shape, kind.dtype)
+    isa = os.environ.get("MOBILENET_ISA") or None
+    try:
+        _engine.quantise(np.ascontiguousarray(numbers), kind.scale, kind.zero_point, output, isa)
+    except _engine.Failure as failure:
+        _raise(failure, ArgumentError)
+    return output
 
 
 def isas() -> tuple[str, ...]:

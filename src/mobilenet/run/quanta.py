@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mobilenet.graph.graph import Quantisation
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-Array = NDArray[Any]
+    from mobilenet.graph.tensor_type import Quantisation
+    from mobilenet.run.engine import Tensor
+
+    Array = NDArray[Any]
 
 
 def quantise_array(x: Array, quantisation: Quantisation, dtype: str) -> Array:
@@ -26,6 +29,6 @@ def quantise_array(x: Array, quantisation: Quantisation, dtype: str) -> Array:
     return np.asarray(np.fmin(np.fmax(steps, info.min - zero), info.max - zero) + zero, dtype)
 
 
-def dequantise_array(q: Array, quantisation: Quantisation) -> Array:
+def dequantise_array(q: Array, quantisation: Quantisation | Tensor) -> Array:
     """Integers to the float32 numbers that they stand for: float32(scale) * float32(q - zero point)."""
     return (q.astype(np.int32) - quantisation.zero_point).astype(np.float32) * np.float32(quantisation.scale)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
 from mobilenet.errors import ArgumentError
-from mobilenet.pictures.decode import Picture, decode
+from mobilenet.pictures.decode import decode
 from mobilenet.tasks.metrics import check_temperature, softmax
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import ArrayLike, NDArray
+    from PIL import Image
+
+    from mobilenet.pictures.decode import Picture
 
 SPEED_KEYS = ("preprocess", "inference", "postprocess")
 
@@ -148,6 +154,8 @@ class ClassificationResult:
 
     def save(self, path: str | Path, picture: Picture | None = None, top: int = 5) -> Path:
         """Writes `plot(picture, top)` to `path` (.png, .jpg or .webp) and returns the path."""
+        from pathlib import Path  # here, because it takes a while to import
+
         target = Path(path)
         if target.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
             raise ArgumentError(f"{target}: a plot is saved as .png, .jpg or .webp")
@@ -168,7 +176,7 @@ class ClassificationResult:
         return round(float(self.probs.data[number]), 6)
 
     def _caption(self) -> str:
-        parts = [] if self.path is None else [Path(self.path).name]
+        parts = [] if self.path is None else [os.path.basename(self.path)]  # noqa: PTH119
         known = [self.speed[step] for step in SPEED_KEYS if step in self.speed]
         if known:
             parts.append(f"{sum(known):.1f} ms")

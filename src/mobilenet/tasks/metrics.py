@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from mobilenet.errors import ArgumentError
 
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
-Int64 = NDArray[np.int64]
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Float32 = NDArray[np.float32]
+    Float64 = NDArray[np.float64]
+    Int64 = NDArray[np.int64]
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 # A quantised softmax gives exact zeros, whose logarithm JSON cannot hold; scikit-learn clips here too.
