@@ -93,7 +93,8 @@ MOBILENET_API int mobilenet_peak(const char *isa, int32_t precision, double *ope
 MOBILENET_API const char *mobilenet_isas(void);
 
 /* `count` real numbers to the integers of a quantised input, `dtype` MOBILENET_INT8 or MOBILENET_UINT8:
- * rint(x * (1 / scale)) + zero_point, ties to even, within the dtype; NaN becomes its lowest. `isa` may be NULL. */
+ * rint(x * (1 / scale)) + zero_point, ties to even, within the dtype; NaN becomes its lowest. `isa` may be NULL.
+ */
 MOBILENET_API int mobilenet_quantise(const char *isa, const float *from, int64_t count, float scale,
                                      int32_t zero_point, int32_t dtype, void *to, char *error, size_t error_size);
 

@@ -92,9 +92,10 @@ bool finish_integer(const Graph &graph, const Node &node, const Node *after, int
     const int64_t bias = node.has("bias") ? node.parameter("bias").i32()[c] : 0;
     const float multiplier = input.scale * scales.f32()[scale_count == 1 ? 0 : c] / output.scale;
     const int64_t start = bias - (stored_zero(input) - input_offset) * sums[size_t(c)];
-    const double largest = 255.0 * double(sizes[size_t(c)]) + std::fabs(double(bias)) + std::fabs(double(start));
-    if (largest >= 2147483648.0 || !(largest * multiplier < 2147483648.0)) return false;
-    finish.bias.as<int32_t>()[c] = int32_t(start);
+    // Only the whole sum has to fit: on the way there, additions of 32 bits may wrap around.
+    const double largest = 255.0 * double(sizes[size_t(c)]) + std::fabs(double(bias));
+    if (largest >= 2147483648.0 || !(largest * multiplier < 2147483000.0)) return false;
+    finish.bias.as<int32_t>()[c] = int32_t(uint32_t(uint64_t(start)));
     finish.scale.as<float>()[c] = multiplier;
   }
   Epilogue &e = finish.epilogue;
@@ -231,8 +232,6 @@ bool pack_integer(const Graph &graph, GemmLayer &layer, const Node &node, const 
   layer.needs_row_sums = lowest < -128 || highest > 127;
   const int subtract = layer.needs_row_sums ? centre : weights.zero;
   layer.finish.epilogue.weight_zero = layer.needs_row_sums ? weights.zero - centre : 0;
-  if (layer.needs_row_sums)  // the sums of the packed weights are then larger
-    for (int64_t &each : sizes) each += size * (255 + 128);
   const bool in_order = int64_t(sources.size()) == size && sources.back() == size - 1;
   const bool as_stored = in_order && subtract == 0 && std::is_same_v<Stored, int8_t>;
   std::vector<int8_t> copies(as_stored ? 0 : sources.size() * 32);

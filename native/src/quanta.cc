@@ -1,4 +1,5 @@
-// mobilenet_quantise: what src/mobilenet/run/quanta.py defines, by the kernel that quantises a network's own input.
+// mobilenet_quantise: what src/mobilenet/run/quanta.py defines, by the kernel that quantises a network's own
+// input.
 #include <cmath>
 #include <cstdio>
 #include <cstring>

@@ -1,5 +1,5 @@
-// test_memory [MODEL...]: every allocation of every call fails once, and then from some point on for good. The call
-// says so, nothing leaks, and the model works afterwards. Without models, one of its own.
+// test_memory [MODEL...]: every allocation of every call fails once, and then from some point on for good. The
+// call says so, nothing leaks, and the model works afterwards. Without models, one of its own.
 #include <string>
 
 #include "check.h"
@@ -19,9 +19,9 @@ Bytes small_model() {
   const std::string nodes =
       node("stem", conv + R"(4,"kernel":[3,3],"same":true,"padding":[1,1,1,1])", R"("image")") + "," +
       node("norm", R"("kind":"batch_norm")", R"("stem")") + "," +
-      node("deep", R"("kind":"depthwise_conv","kernel":[3,3],"same":true,"padding":[1,1,1,1])", R"("norm")") + "," +
-      node("point", conv + "4", R"("deep")") + "," + node("sum", R"("kind":"add")", R"("point","norm")") + "," +
-      node("rows", R"("kind":"reshape","shape":[-1,4])", R"("sum")") + "," +
+      node("deep", R"("kind":"depthwise_conv","kernel":[3,3],"same":true,"padding":[1,1,1,1])", R"("norm")") +
+      "," + node("point", conv + "4", R"("deep")") + "," + node("sum", R"("kind":"add")", R"("point","norm")") +
+      "," + node("rows", R"("kind":"reshape","shape":[-1,4])", R"("sum")") + "," +
       node("shares", R"("kind":"softmax")", R"("rows")") + "," +
       node("pool", R"("kind":"max_pool","kernel":[2,2],"stride":[2,2])", R"("sum")") + "," +
       node("mean", R"("kind":"mean")", R"("pool")") + "," +
@@ -47,7 +47,8 @@ struct Prepared {
 using Call = int (*)(Prepared &);
 
 int run(Prepared &p) {
-  return mobilenet_run(p.model, p.size.height, p.size.width, 1, p.from.data(), p.to.data(), p.error, sizeof p.error);
+  return mobilenet_run(p.model, p.size.height, p.size.width, 1, p.from.data(), p.to.data(), p.error,
+                       sizeof p.error);
 }
 
 int describe(Prepared &p) {

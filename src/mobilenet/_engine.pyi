@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 BAD_FILE: int
@@ -14,7 +15,9 @@ class Failure(RuntimeError):  # noqa: N818 - args are (code, text)
 
 def isas() -> str: ...
 def peak(precision: str) -> float: ...
-def quantise(numbers: Buffer, scale: float, zero_point: int, output: Buffer, isa: str | None = None) -> None: ...
+def quantise(
+    numbers: NDArray[Any], scale: float, zero_point: int, output: NDArray[Any], isa: str | None = None
+) -> None: ...
 def preprocess(
     resize: int,
     interpolation: int,

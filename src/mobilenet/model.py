@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache, partial
+from dataclasses import fields, replace
+from functools import cached_property, lru_cache, partial
 from itertools import chain, islice
 from operator import is_
 from threading import Lock
@@ -17,16 +17,15 @@ from PIL import Image
 
 from mobilenet.errors import ArgumentError, ImageError, MissingExtraError, MobilenetError, ModelFileError
 from mobilenet.files.contents import Check, ModelContents
-from mobilenet.files.model_file import decode, decode_without_graph, encode, read_bytes, write_model_file
-from mobilenet.graph.tensor_type import INTEGER_DTYPES, TensorType
+from mobilenet.files.model_file import decode, decode_around_graph, encode, read_bytes, write_model_file
 from mobilenet.run.quanta import dequantise_array
 from mobilenet.tasks.classify import ClassificationResult, Probabilities, scores_to_probabilities
 
 if TYPE_CHECKING:
-    from mobilenet.graph.graph import Graph, Weights
+    from mobilenet.graph.graph import Graph, TensorType, Weights
     from mobilenet.pictures.decode import Picture
     from mobilenet.pictures.preprocess import Preprocessing
-    from mobilenet.run.engine import Engine
+    from mobilenet.run.engine import Engine, Tensor
 
 MAX_CHECK_ELEMENTS = 2**14  # of one output that is kept in the file as a check: a class map is too much
 TFLITE_MAGIC = b"TFL3"
@@ -35,8 +34,7 @@ TOLERANCES = {"fp32": 1e-4, "bf16": 0.1}  # of the largest absolute value of an 
 _preparing = Lock()  # so that two threads do not prepare the same engine
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """Raw outputs for one picture: name -> real values without the batch, or why the picture is bad."""
 
     path: str | None
@@ -45,18 +43,20 @@ class Answer:
     error: ImageError | None = None
 
 
-class _File(NamedTuple):
-    """What a model was read from, and what is known of its graph before that is read."""
+class _File:
+    """The model file that a model comes from; its graph and weights are read when they are first asked for."""
 
-    data: bytes
-    name: str
-    weights: Weights  # as read; the model's own dictionary may be changed
-    inputs: dict[str, TensorType]
-    outputs: tuple[str, ...]
+    def __init__(self, data: bytes, name: str, outputs: Iterable[str]) -> None:
+        self.data, self.name, self.outputs = data, name, tuple(outputs)
+
+    @cached_property
+    def contents(self) -> ModelContents:
+        return decode(self.data, self.name)
 
     def holds(self, weights: Weights) -> bool:
         """Whether these are still the very arrays that were read."""
-        return weights.keys() == self.weights.keys() and all(map(is_, weights.values(), self.weights.values()))
+        read = self.contents.weights
+        return weights.keys() == read.keys() and all(map(is_, weights.values(), read.values()))
 
 
 class Model(ModelContents):
@@ -74,6 +74,7 @@ class Model(ModelContents):
     threads: int | None = None
     _file: _File | None = None
     _graph: Graph | None = None
+    _weights: Weights | None = None
 
     @classmethod
     def of(cls, contents: ModelContents) -> Model:
@@ -94,11 +95,13 @@ class Model(ModelContents):
             engine = Engine(data, precision=precision, threads=threads)
         except MobilenetError:
             return cls.of(decode(data, name))
-        outputs = {key: kind.shape for key, kind in engine.outputs().items()}
-        values, inputs = decode_without_graph(data, name, outputs)
+        inputs, outputs = (
+            {key: kind.shape for key, kind in kinds.items()} for kinds in (engine.inputs(), engine.outputs())
+        )
+        values = decode_around_graph(data, name, inputs, outputs)
         model = cls.__new__(cls)
-        file = _File(data, name, dict(values["weights"]), inputs, tuple(outputs))
-        vars(model).update(values, _file=file, _engines={(precision, thread_count(threads)): engine})
+        vars(model).update(values, _file=_File(data, name, outputs))
+        vars(model).update(_engines={(precision, thread_count(threads)): engine})
         return model
 
     @property
@@ -106,21 +109,33 @@ class Model(ModelContents):
         """The network; that of a file is read when it is first asked for."""
         if self._graph is None:
             assert self._file is not None
-            self._graph = decode(self._file.data, self._file.name).graph
+            self._graph = self._file.contents.graph
         return self._graph
 
     @graph.setter
     def graph(self, graph: Graph) -> None:
-        self._graph = graph
-        self._forget_file()
+        self._replace(graph, self.weights if self._file else self._weights)
 
-    def _forget_file(self) -> None:
-        self._file = None
+    @property
+    def weights(self) -> Weights:
+        """Its parameters, "<node>.<parameter>" -> array; those of a file are read when first asked for."""
+        if self._weights is None:
+            assert self._file is not None
+            self._weights = dict(self._file.contents.weights)
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: Weights) -> None:
+        self._replace(self.graph if self._file else self._graph, weights)
+
+    def _replace(self, graph: Graph | None, weights: Weights | None) -> None:
+        """From now on these count, not the file; engines that were prepared are of another network."""
+        self._graph, self._weights, self._file = graph, weights, None
         vars(self).pop("_engines", None)
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: value for name, value in vars(self).items() if name not in ("_engines", "_file")}
-        return {**kept, "_graph": self.graph}
+        return {**kept, "_graph": self.graph, "_weights": self.weights}
 
     def engine(self, threads: int | None = None) -> Engine:
         """The network, prepared for this processor when it is first asked for.
@@ -137,8 +152,8 @@ class Model(ModelContents):
 
         key = self.precision, thread_count(self.threads if threads is None else threads)
         with _preparing:
-            if self._file and not self._file.holds(self.weights):
-                self.graph = self.graph  # what the caller has changed counts, not the file
+            if self._file and self._weights is not None and not self._file.holds(self._weights):
+                self._replace(self.graph, self._weights)
             engines: dict[tuple[str, int], Engine] = vars(self).setdefault("_engines", {})
             if key not in engines:
                 engines[key] = Engine(self._bytes(), precision=key[0], threads=key[1])
@@ -158,7 +173,7 @@ class Model(ModelContents):
     @property
     def input(self) -> TensorType:
         """Shape (height, width, channels), dtype and quantisation of the network's input."""
-        return next(iter((self._file.inputs if self._file else self.graph.inputs).values()))
+        return next(iter(self.graph.inputs.values()))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -200,7 +215,7 @@ class Model(ModelContents):
         if batch.shape[1:] != kind.shape:
             expected = ", ".join(map(str, ("N", *kind.shape)))
             raise ArgumentError(f"input '{name}' has shape {batch.shape}; the model needs ({expected})")
-        if kind.dtype not in INTEGER_DTYPES or batch.dtype != np.float32:
+        if not kind.integer or batch.dtype != np.float32:
             return engine.run(batch)
         from mobilenet.run.engine import quantise
 
@@ -330,24 +345,19 @@ class Model(ModelContents):
                 raise answer.error
             yield answer.outputs["embedding"].reshape(-1)
 
-    def _preprocessed(self, picture: Picture) -> tuple[str | None, np.ndarray | ImageError, float]:
+    def _preprocessed(self, picture: Picture, kind: Tensor) -> tuple[str | None, np.ndarray | ImageError, float]:
         start = time.perf_counter()
         path = os.fspath(picture) if isinstance(picture, str | os.PathLike) else None
         try:
-            return path, self._input_of(picture), (time.perf_counter() - start) * 1e3
+            return path, self._input_of(picture, kind), (time.perf_counter() - start) * 1e3
         except ImageError as error:
             return path, error, 0.0
 
-    def _input_of(self, picture: Picture) -> np.ndarray:
+    def _input_of(self, picture: Picture, kind: Tensor) -> np.ndarray:
         """A picture, decoded, resized and in the dtype of the input: (height, width, channels)."""
-        quantisation = self.input.quantisation
-        if quantisation is None:
+        if not kind.integer:
             return self._picture_rule(picture)
-        return self._picture_rule.quanta(picture, quantisation.scale, quantisation.zero_point, self._integer)
-
-    @property
-    def _integer(self) -> Literal["int8", "uint8"]:
-        return "int8" if self.input.dtype == "int8" else "uint8"
+        return self._picture_rule.quanta(picture, kind.scale, kind.zero_point, _integer(kind.dtype))
 
     @property
     def _picture_rule(self) -> Preprocessing:
@@ -360,10 +370,13 @@ class Model(ModelContents):
         quantisation = self.input.quantisation
         if quantisation is None:
             return self._picture_rule.normalise(pixels)
-        return self._picture_rule.quantised(pixels, quantisation.scale, quantisation.zero_point, self._integer)
+        return self._picture_rule.quantised(
+            pixels, quantisation.scale, quantisation.zero_point, _integer(self.input.dtype)
+        )
 
     def _answered(self, engine: Engine, group: list[Picture]) -> list[Answer]:
-        waiting = [self._preprocessed(picture) for picture in group]
+        (kind,) = engine.inputs().values()
+        waiting = [self._preprocessed(picture, kind) for picture in group]
         good = [item for _, item, _ in waiting if isinstance(item, np.ndarray)]
         start = time.perf_counter()
         outputs = _real(engine, self._run(engine, np.stack(good))) if good else {}
@@ -387,9 +400,13 @@ def _real(engine: Engine, outputs: Weights) -> Weights:
     """Quantised outputs as real values; the others as they are."""
     kinds = engine.outputs()
     return {
-        name: dequantise_array(array, kinds[name]) if array.dtype.name in INTEGER_DTYPES else array
+        name: dequantise_array(array, kinds[name]) if kinds[name].integer and array.dtype != np.float32 else array
         for name, array in outputs.items()
     }
+
+
+def _integer(dtype: str) -> Literal["int8", "uint8"]:
+    return "int8" if dtype == "int8" else "uint8"
 
 
 def _scores(outputs: Iterable[str]) -> str:

@@ -31,7 +31,7 @@ def larger() -> Network:
 
 def right(network: Network, setting: Setting) -> Prepared:
     answer = next(iter(run(*network.float_graph, network.batch).values()))
-    return Prepared(lambda: answer, {"arena_bytes": 1000, "scratch_bytes": 24})
+    return Prepared(lambda: answer, {"peak_activation_bytes": 1024})
 
 
 def runtime(
@@ -134,9 +134,9 @@ def test_the_best_peer_is_the_fastest_that_was_timed() -> None:
     assert best_peer(rows[:1]) is None
 
 
-def test_memory_counts_what_the_threads_keep() -> None:
-    assert activation_bytes({"arena_bytes": 10, "scratch_bytes": 5}) == 15
-    assert activation_bytes({"arena_bytes": 10}) == 10
+def test_memory_is_the_peak_that_the_plan_states() -> None:
+    assert activation_bytes({"peak_activation_bytes": 15, "arena_bytes": 10, "scratch_bytes": 3}) == 15
+    assert activation_bytes({}) == 0
 
 
 @pytest.mark.parametrize("precision", ["fp16", "", "INT8"])

@@ -78,12 +78,15 @@ def test_a_plan_is_printed_step_by_step() -> None:
         "macs": 750_000,
         "bytes": 2000,
         "output_shape": [112, 112, 32],
+        "ms": 0.02,
     }
     plan = {
         "isa": "avx512",
         "precision": "fp32",
         "threads": 2,
-        "arena_bytes": 1_460_000,
+        "peak_operations_per_second": 1e11,
+        "peak_activation_bytes": 1_460_000,
+        "arena_bytes": 1_200_000,
         "scratch_bytes": 3000,
         "weight_bytes": 14_000_000,
         "macs": 1_000_000,
@@ -93,8 +96,12 @@ def test_a_plan_is_printed_step_by_step() -> None:
     print_plan(plan, "network", console)
     text = console.export_text()
     line = next(line for line in text.splitlines() if "stem_f32" in line and "stem " in line)
-    assert line.split() == ["stem", "stem_f32", "14x32", "112×112×32", "2", "750,000", "75.0%", "2.0", "kB"]
-    for words in (["activations", "1.46", "MB"], ["weights", "14.00", "MB"], ["instruction", "set", "avx512"]):
+    assert line.split() == ["stem", "stem_f32", "14x32", "112×112×32", "2", "750,000", "2.0", "kB", "20.0", "75%"]
+    for words in (
+        ["peak", "of", "activations", "1.46", "MB"],
+        ["weights", "14.00", "MB"],
+        ["instruction", "set", "avx512"],
+    ):
         assert any(line.split() == words for line in text.splitlines())
 
 

@@ -522,6 +522,22 @@ def the_same_twice(net):
     return net.sum(*ends), net.add(ops.Concat(), *ends)
 
 
+@case()
+def a_segmenter(net):
+    """As DeepLab: dilated inverted residuals, a pooled branch resized and joined, classes at the picture's size."""
+    picture = net.input(33, 41, 3)
+    x = net.conv(picture, 16, 3, "relu6", stride=2, padding=1)
+    for dilation in (1, 2, 4):
+        deep = net.depthwise(net.conv(x, 40, activation="relu6"), activation="relu6", dilation=dilation,
+                             padding=dilation)  # fmt: skip
+        x = net.sum(net.conv(deep, 16), x)
+    height, width, _ = net.type(x).shape
+    pooled = net.conv(net.add(ops.AveragePool((height, width)), x), 24, activation="relu")
+    joined = net.add(ops.Concat(), net.add(ops.Resize(), pooled, x), net.conv(x, 24, activation="relu"))
+    classes = net.add(ops.Resize(align_corners=True, half_pixel_centers=False), net.conv(joined, 21), picture)
+    return classes, net.add(ops.ArgMax(), classes, dtype="int64")
+
+
 # Of one kind only
 
 

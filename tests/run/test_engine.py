@@ -417,3 +417,28 @@ def test_a_forked_child_runs_too() -> None:
         "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
+
+
+def test_a_dead_channel_with_a_huge_bias_still_has_a_kernel():
+    """Calibration gives a channel whose weights are all zero a bias of up to 31 bits."""
+    size = TensorType((5, 5, 24), "uint8", Quantisation(0.02, 100))
+    conv = Node("conv", Conv(out_channels=20, bias=True), ("x",), "uint8", Quantisation(0.5, 3))
+    graph = Graph({"x": size}, (conv,), {"y": "conv"})
+    generator = np.random.default_rng(0)
+    weight = generator.integers(-127, 128, (20, 1, 1, 24)).astype(np.int8)
+    weight[7] = 0
+    bias = generator.integers(-1000, 1000, 20).astype(np.int32)
+    bias[7] = 2**31 - 1
+    scale = np.full(20, 0.01, np.float32)
+    scale[7] = 1e-10
+    weights = {
+        "conv.weight": weight,
+        "conv.bias": bias,
+        "conv.weight_scale": scale,
+        "conv.weight_zero_point": np.zeros(1, np.int32),
+    }
+    contents = ModelContents(graph, weights, None, task="features")
+    engine = Engine(encode(contents))
+    assert "generic_conv" not in {step["kernel"] for step in engine.plan()["steps"]}
+    x = generator.integers(0, 256, (2, 5, 5, 24)).astype(np.uint8)
+    np.testing.assert_array_equal(engine.run(x)["y"], reference.run(graph, weights, x)["y"])

@@ -179,7 +179,7 @@ def _timed(row: Row, network: Network, times: Times, ours: Times, ready: Prepare
 
 def activation_bytes(plan: Mapping[str, Any]) -> int:
     """The most that is alive at once beside the weights: picture, activations, what a thread keeps for itself."""
-    return int(plan["peak_activation_bytes"])
+    return int(plan.get("peak_activation_bytes", 0))
 
 
 def best_peer(rows: Iterable[Row]) -> Row | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mobilenet.errors import ModelFileError
 
@@ -12,14 +12,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mobilenet.graph.graph import Graph, Weights
-    from mobilenet.graph.tensor_type import Shape
+    from mobilenet.graph.ops import Shape
     from mobilenet.pictures.preprocess import Preprocessing
 
 TASKS = ("classify", "embed", "segment", "features")
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """A tiny picture with the outputs that every runtime must give for it.
 
     Attributes:

@@ -18,12 +18,11 @@ import numpy as np
 from mobilenet.errors import GraphError, ModelFileError
 from mobilenet.files.contents import Check, ModelContents, check_ends
 from mobilenet.files.tensors import read_tensors
-from mobilenet.graph.tensor_type import TensorType, type_from_dict
 from mobilenet.pictures.preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from mobilenet.graph.graph import Weights
-    from mobilenet.graph.tensor_type import Shape
+    from mobilenet.graph.ops import Shape
 
 KEY = "mobilenet"
 VERSION = 1
@@ -123,34 +122,29 @@ def decode(data: bytes, name: str = "model file") -> ModelContents:
 
     with _naming(name):
         header, tensors = _read(data)
-        contents = ModelContents(graph=Graph.from_dict(header["graph"]), **_fields(header, tensors))
+        weights = {key: array for key, array in tensors.items() if not key.startswith(CHECK_PREFIX)}
+        contents = ModelContents(Graph.from_dict(header["graph"]), weights, **_fields(header, tensors))
         contents.validate()
     return contents
 
 
-def decode_without_graph(
-    data: bytes, name: str, outputs: Mapping[str, Shape]
-) -> tuple[dict[str, Any], dict[str, TensorType]]:
-    """Checks and reads all but the graph, of bytes whose graph and weights the engine has found good.
+def decode_around_graph(
+    data: bytes, name: str, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]
+) -> dict[str, Any]:
+    """The fields of `ModelContents` but `graph` and `weights`, which the engine has read and found good.
 
     Args:
         data, name: as `decode`.
-        outputs: the shapes of the outputs, as the engine says.
-
-    Returns:
-        The fields of `ModelContents` but `graph`, by name; and the inputs.
+        inputs, outputs: their shapes by name, as the engine says.
 
     Raises:
         ModelFileError: as `decode`.
     """
     with _naming(name):
-        header, tensors = _read(data)
-        types = header["graph"]["inputs"].items()
-        inputs = {key: type_from_dict(f"input '{key}'", values) for key, values in types}
-        fields = _fields(header, tensors)
+        fields = _fields(*_read(data, only=CHECK_PREFIX))
         ends = {key: fields[key] for key in ("task", "labels", "preprocessing")}
-        check_ends({key: kind.shape for key, kind in inputs.items()}, outputs, **ends)
-    return fields, inputs
+        check_ends(inputs, outputs, **ends)
+    return fields
 
 
 @contextmanager
@@ -161,9 +155,9 @@ def _naming(name: str) -> Iterator[None]:
         raise ModelFileError(f"{name}: {error}") from error
 
 
-def _read(data: bytes) -> tuple[dict[str, Any], Weights]:
-    """The description, whose fields are there and of their types, and all tensors."""
-    tensors, texts = read_tensors(data)
+def _read(data: bytes, *, only: str = "") -> tuple[dict[str, Any], Weights]:
+    """The description, whose fields are of their types, and the tensors whose names begin with `only`."""
+    tensors, texts = read_tensors(data, only=only)
     if KEY not in texts:
         raise ModelFileError("is a .safetensors file, but holds no mobilenet model (no 'mobilenet' metadata)")
     try:
@@ -175,8 +169,8 @@ def _read(data: bytes) -> tuple[dict[str, Any], Weights]:
 
 
 def _fields(header: dict[str, Any], tensors: Weights) -> dict[str, Any]:
+    """What is said around the graph."""
     return {
-        "weights": {name: array for name, array in tensors.items() if not name.startswith(CHECK_PREFIX)},
         "preprocessing": Preprocessing.from_dict(header["preprocessing"]) if header["preprocessing"] else None,
         "labels": _strings("labels", header["labels"]),
         "task": header["task"],

@@ -24,8 +24,12 @@ DTYPES = {
 MAX_RANK = 32
 
 
-def read_tensors(data: bytes) -> tuple[Weights, dict[str, str]]:
+def read_tensors(data: bytes, *, only: str = "") -> tuple[Weights, dict[str, str]]:
     """Name -> read-only array over `data`, and the file's own texts (`__metadata__`).
+
+    Args:
+        data: the bytes of the file.
+        only: how the names of the wanted tensors begin; the others are then not looked at.
 
     Raises:
         ModelFileError: the bytes are no safetensors file, or damaged; the message names the tensor.
@@ -40,8 +44,8 @@ def read_tensors(data: bytes) -> tuple[Weights, dict[str, str]]:
     texts = header.pop("__metadata__", {})
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise ModelFileError("is damaged: the header's __metadata__ holds something that is no text")
-    places = sorted((_place(name, entry), name) for name, entry in header.items())
-    _check_layout(places, len(data) - size)
+    places = sorted((_place(name, entry), name) for name, entry in header.items() if name.startswith(only))
+    _check_layout(places, len(data) - size, all_named=not only)
     return {name: _view(data, size + begin, header[name]) for (begin, _), name in places}, texts
 
 
@@ -65,14 +69,14 @@ def _sizes(values: Any) -> bool:
     return isinstance(values, list) and all(type(n) is int and 0 <= n < 2**63 for n in values)
 
 
-def _check_layout(places: list[tuple[tuple[int, int], str]], size: int) -> None:
-    """The tensors must fill the bytes after the header, each byte once."""
+def _check_layout(places: list[tuple[tuple[int, int], str]], size: int, *, all_named: bool) -> None:
+    """The tensors must lie in the bytes after the header, and all of them together fill these, each byte once."""
     expected = 0
     for (begin, end), name in places:
-        if begin != expected:
+        if begin != expected and (all_named or not expected <= begin <= end <= size):
             raise ModelFileError(f"is damaged: tensor '{name}' begins at byte {begin}, not at {expected}")
         expected = end
-    if expected != size:
+    if expected != size and (all_named or expected > size):
         raise ModelFileError(f"is cut off or damaged: it holds {size} bytes of tensors, and {expected} are named")
 
 

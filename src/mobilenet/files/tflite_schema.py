@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mobilenet.errors import GraphError, ModelFileError
 from mobilenet.files.flatbuffer import Table, check_extent, root_table
 from mobilenet.graph.graph import Quantisation, TensorType
-from mobilenet.graph.tensor_type import INTEGER_DTYPES, MAX_ELEMENTS
+from mobilenet.graph.ops import INTEGER_DTYPES, MAX_ELEMENTS
 
 IDENTIFIER = b"TFL3"
 VERSION = 3

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
 
 from mobilenet.errors import GraphError
 from mobilenet.graph.ops import (
+    INTEGER_DTYPES,
+    MAX_ELEMENTS,
     ArgMax,
     BatchNorm,
     Conv,
@@ -28,18 +30,46 @@ from mobilenet.graph.ops import (
     Window,
     operator_from_dict,
 )
-from mobilenet.graph.tensor_type import (
-    INTEGER_DTYPES,
-    check_keys,
-    quantisation_from_dict,
-    type_from_dict,
-    type_to_dict,
-)
-from mobilenet.graph.tensor_type import Quantisation as Quantisation
-from mobilenet.graph.tensor_type import TensorType as TensorType
 
 Weights = dict[str, np.ndarray]
+DTYPES = ("float32", "int64", *INTEGER_DTYPES)
 MAX_NODES = 10_000
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """real = scale * (q - zero_point), per tensor (TFLite quantisation specification)."""
+
+    scale: float
+    zero_point: int = 0
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.scale, int | float) and isfinite(self.scale) and self.scale > 0):
+            raise GraphError(f"scale {self.scale!r} must be a finite number above 0")
+        if not (isinstance(self.zero_point, int) and -128 <= self.zero_point <= 255):
+            raise GraphError(f"zero point {self.zero_point!r} must be a whole number within -128..255")
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """What flows along an edge: shape without the batch, dtype, and how integers stand for real numbers."""
+
+    shape: Shape
+    dtype: str = "float32"
+    quantisation: Quantisation | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise GraphError(f"unknown dtype '{self.dtype}'; accepted are {', '.join(DTYPES)}")
+        if any(not isinstance(n, int) or n < 1 for n in self.shape) or prod(self.shape) > MAX_ELEMENTS:
+            raise GraphError(f"shape {self.shape} must be sizes above 0 of at most {MAX_ELEMENTS} elements")
+        if (self.dtype in INTEGER_DTYPES) != (self.quantisation is not None):
+            raise GraphError(f"dtype {self.dtype} and quantisation {self.quantisation} do not go together")
+
+    @property
+    def integer(self) -> bool:
+        """Whether the values are quantised."""
+        return self.quantisation is not None
 
 
 @dataclass(frozen=True)
@@ -134,7 +164,7 @@ class Graph:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `Graph.from_dict` reads it back."""
         return {
-            "inputs": {name: type_to_dict(kind) for name, kind in self.inputs.items()},
+            "inputs": {name: _type_to_dict(kind) for name, kind in self.inputs.items()},
             "nodes": [_node_to_dict(node) for node in self.nodes],
             "outputs": dict(self.outputs),
         }
@@ -146,11 +176,11 @@ class Graph:
         Raises:
             GraphError: anything unknown, missing or of a wrong type.
         """
-        check_keys("graph", values, {"inputs", "nodes", "outputs"})
+        _check_keys("graph", values, {"inputs", "nodes", "outputs"})
         inputs, nodes, outputs = values["inputs"], values["nodes"], values["outputs"]
         if not (isinstance(inputs, dict) and isinstance(nodes, list) and isinstance(outputs, dict)):
             raise GraphError("graph: inputs and outputs must be objects and nodes a list")
-        types = {name: type_from_dict(f"input '{name}'", kind) for name, kind in inputs.items()}
+        types = {name: _type_from_dict(f"input '{name}'", kind) for name, kind in inputs.items()}
         return Graph(types, tuple(map(_node_from_dict, nodes)), outputs)
 
 
@@ -262,6 +292,13 @@ def has_batch_norm(graph: Graph) -> bool:
     return any(isinstance(node.operator, BatchNorm) for node in graph.nodes)
 
 
+def _type_to_dict(kind: TensorType) -> dict[str, Any]:
+    values: dict[str, Any] = {"shape": list(kind.shape), "dtype": kind.dtype}
+    if kind.quantisation:
+        values |= {"scale": kind.quantisation.scale, "zero_point": kind.quantisation.zero_point}
+    return values
+
+
 def _node_to_dict(node: Node) -> dict[str, Any]:
     values: dict[str, Any] = {
         "name": node.name,
@@ -275,15 +312,40 @@ def _node_to_dict(node: Node) -> dict[str, Any]:
     return values
 
 
+def _check_keys(where: str, values: Any, known: set[str], optional: Iterable[str] = ()) -> None:
+    if not isinstance(values, dict):
+        raise GraphError(f"{where}: must be an object, not {type(values).__name__}")
+    for key in values.keys() - known - set(optional):
+        raise GraphError(f"{where}: unknown field '{key}'")
+    for key in known - values.keys():
+        raise GraphError(f"{where}: field '{key}' is missing")
+
+
+def _quantisation(values: dict[str, Any]) -> Quantisation | None:
+    if "scale" not in values and "zero_point" not in values:
+        return None
+    return Quantisation(values.get("scale", 0), values.get("zero_point", 0))
+
+
+def _type_from_dict(where: str, values: Any) -> TensorType:
+    _check_keys(where, values, {"shape", "dtype"}, ("scale", "zero_point"))
+    if not isinstance(values["shape"], list):
+        raise GraphError(f"{where}: shape must be a list")
+    try:
+        return TensorType(tuple(values["shape"]), values["dtype"], _quantisation(values))
+    except GraphError as error:
+        raise GraphError(f"{where}: {error}") from None
+
+
 def _node_from_dict(values: Any) -> Node:
     name = values.get("name") if isinstance(values, dict) else None
     where = f"node '{name}'"
-    check_keys(where, values, {"name", "operator", "inputs"}, ("dtype", "scale", "zero_point"))
+    _check_keys(where, values, {"name", "operator", "inputs"}, ("dtype", "scale", "zero_point"))
     if not isinstance(values["operator"], dict) or not isinstance(values["inputs"], list):
         raise GraphError(f"{where}: operator must be an object and inputs a list")
     try:
         operator = operator_from_dict(values["operator"])
-        quantisation = quantisation_from_dict(values)
+        quantisation = _quantisation(values)
     except GraphError as error:
         raise GraphError(f"{where}: {error}") from None
     return Node(values["name"], operator, tuple(values["inputs"]), values.get("dtype", "float32"), quantisation)

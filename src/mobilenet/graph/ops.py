@@ -14,8 +14,8 @@ from math import isfinite, prod
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
 from mobilenet.errors import GraphError
-from mobilenet.graph.tensor_type import Shape as Shape
 
+Shape = tuple[int, ...]
 Pair = tuple[int, int]
 Sides = tuple[int, int, int, int]  # top, bottom, left, right
 
@@ -32,6 +32,8 @@ ACTIVATIONS = (
     "prelu",
     "gelu",
 )
+INTEGER_DTYPES = ("int8", "uint8")
+MAX_ELEMENTS = 2**31  # of one value: far above any real net, low enough to refuse a hostile file early
 MAX_FIELD = 2**20  # of one size, stride or padding
 
 

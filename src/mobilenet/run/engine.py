@@ -47,6 +47,11 @@ class Tensor(NamedTuple):
     scale: float
     zero_point: int
 
+    @property
+    def integer(self) -> bool:
+        """Whether the values are quantised."""
+        return self.dtype in ("int8", "uint8")
+
 
 class Engine:
     """A model ready to run. It may be used by several threads at once, and lets other Python threads run.

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mobilenet.graph.tensor_type import Quantisation
+    from mobilenet.graph.graph import Quantisation
     from mobilenet.run.engine import Tensor
 
     Array = NDArray[Any]
