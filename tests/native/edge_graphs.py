@@ -524,7 +524,7 @@ def the_same_twice(net):
 
 @case()
 def a_segmenter(net):
-    """As DeepLab: dilated inverted residuals, a pooled branch resized and joined, classes at the picture's size."""
+    """As DeepLab: dilated inverted residuals, a pooled branch resized and joined, classes at its size."""
     picture = net.input(33, 41, 3)
     x = net.conv(picture, 16, 3, "relu6", stride=2, padding=1)
     for dilation in (1, 2, 4):
