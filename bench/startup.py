@@ -86,7 +86,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         programs = write_files(words, Path(folder))
         with pinned(1):
-            spent = measure(programs, words.rounds, Path(folder) / "bytecode")
+            spent = measure(programs, words.rounds)
     text = report(words, spent)
     print(text)
     if words.write:
@@ -140,24 +140,30 @@ def made_picture(path: Path) -> Path:
     return path
 
 
-def measure(programs: dict[str, str], rounds: int, bytecode: Path) -> dict[str, Spent]:
+def measure(programs: dict[str, str], rounds: int) -> dict[str, Spent]:
     """Runs every program in turn; the first round warms the files and compiles the modules, and is not counted."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment = {**kept, "PYTHONPYCACHEPREFIX": str(bytecode)}
     spent = {name: Spent() for name in programs}
-    for turn in range(rounds + 1):
-        for name, program in programs.items():
-            start = time.perf_counter()
-            done = subprocess.run(
-                [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment
-            )
-            elapsed = 1e3 * (time.perf_counter() - start)
-            if done.returncode:
-                raise SystemExit(f"{name} failed:\n{done.stderr}")
-            if turn:
-                spent[name].milliseconds.append(elapsed)
-                spent[name].megabytes.append(int(done.stdout.split("memory")[-1].split()[0]) / 1e3)
+    with tempfile.TemporaryDirectory() as bytecode:
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": bytecode}
+        for turn in range(rounds + 1):
+            for name, program in programs.items():
+                milliseconds, megabytes = run(name, program, environment)
+                if turn:
+                    spent[name].milliseconds.append(milliseconds)
+                    spent[name].megabytes.append(megabytes)
     return spent
+
+
+def run(name: str, program: str, environment: dict[str, str]) -> tuple[float, float]:
+    """One run's milliseconds and megabytes."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment
+    )
+    elapsed = 1e3 * (time.perf_counter() - start)
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr}")
+    return elapsed, int(done.stdout.split("memory")[-1].split()[0]) / 1e3
 
 
 def report(words: argparse.Namespace, spent: dict[str, Spent]) -> str:

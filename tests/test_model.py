@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from PIL import Image
 
 import mobilenet
 from mobilenet.errors import ArgumentError, DataError, ImageError, ModelFileError
+from mobilenet.files.model_file import encode
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +207,69 @@ def test_loading_something_else_names_the_file(tmp_path: Path, data: bytes) -> N
         mobilenet.load(tmp_path / "missing")
     with pytest.raises(ModelFileError, match=tmp_path.name):
         mobilenet.load(tmp_path)
+
+
+def test_a_prediction_brings_only_what_it_needs(model: mobilenet.Model, tmp_path: Path) -> None:
+    model.save(tmp_path / "m.safetensors")
+    Image.fromarray(picture()).save(tmp_path / "p.jpg")
+    code = (
+        "import sys, mobilenet\n"
+        "model = mobilenet.load(sys.argv[1])\n"
+        "label = model.predict(sys.argv[2]).label\n"
+        "print([name for name in sys.argv[3:] if name in sys.modules], label, len(model.graph.nodes))"
+    )
+    names = ["mobilenet.graph.ops", "typer", "rich", "safetensors", "concurrent.futures", "multiprocessing"]
+    words = [sys.executable, "-c", code, str(tmp_path / "m.safetensors"), str(tmp_path / "p.jpg"), *names]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    expected = model.predict(tmp_path / "p.jpg").label
+    assert done.stdout.split() == ["[]", expected, str(len(model.graph.nodes))]
+
+
+def test_what_is_changed_after_loading_counts(model: mobilenet.Model, tmp_path: Path) -> None:
+    model.save(tmp_path / "m.safetensors")
+    loaded = mobilenet.load(tmp_path / "m.safetensors")
+    before = loaded.predict(picture()).probs.data
+    assert loaded.graph == model.graph
+    name = next(n for n in loaded.weights if n.endswith("classifier.bias"))
+    loaded.weights[name] = loaded.weights[name] + np.array([9, 0, 0], np.float32)
+    changed = loaded.predict(picture()).probs.data
+    assert changed[0] > before[0]
+    loaded.weights = dict(model.weights)
+    np.testing.assert_array_equal(loaded.predict(picture()).probs.data, before)
+    other = mobilenet.create("mobilenet_v2", width_multiplier=0.35, resolution=64, classes=2)
+    loaded.graph, loaded.weights, loaded.labels = other.graph, other.weights, ()
+    np.testing.assert_array_equal(loaded.predict(picture()).probs.data, other.predict(picture()).probs.data)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("labels", ["cat"]), "1 labels do not name the 3 outputs of 'logits'"),
+        (("task", "divine"), "unknown task 'divine'"),
+        (("licence", 5), "field 'licence'"),
+        (("calibration", {"temperature": "hot"}), "calibration.temperature"),
+    ],
+)
+def test_what_the_engine_does_not_read_is_checked_too(
+    model: mobilenet.Model, tmp_path: Path, change: tuple[str, object], message: str
+) -> None:
+    data = encode(model)
+    size = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:size])
+    description = json.loads(header["__metadata__"]["mobilenet"])
+    header["__metadata__"]["mobilenet"] = json.dumps(dict([*description.items(), change]))
+    text = json.dumps(header).encode()
+    (tmp_path / "odd.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data[size:])
+    with pytest.raises(ModelFileError, match=rf"odd\.safetensors: .*{message}"):
+        mobilenet.load(tmp_path / "odd.safetensors")
+
+
+def test_an_engine_that_refuses_the_file_does_not_hide_the_graph(
+    model: mobilenet.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.save(tmp_path / "m.safetensors")
+    monkeypatch.setenv("MOBILENET_ISA", "z80")
+    loaded = mobilenet.load(tmp_path / "m.safetensors")
+    assert loaded.graph == model.graph
+    with pytest.raises(ArgumentError, match="z80"):
+        loaded.run(np.zeros((1, 64, 64, 3), np.float32))

@@ -29,7 +29,7 @@ from mobilenet.files.model_file import encode
 from mobilenet.graph.graph import Graph, Node, Quantisation, TensorType
 from mobilenet.graph.ops import Add, Conv, Dense, DepthwiseConv, Mean
 from mobilenet.run import reference
-from mobilenet.run.engine import Engine, isas, thread_count
+from mobilenet.run.engine import Engine, Tensor, isas, quantise, thread_count
 
 FAMILY = (
     "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small", "mobilenet_v4_conv_small",
@@ -122,6 +122,35 @@ def test_a_quantised_model_takes_real_numbers_as_well() -> None:
     for name, array in model.run(real).items():
         kind = model.graph.types[model.graph.outputs[name]]
         np.testing.assert_array_equal(array, reference.dequantise_array(integers[name], kind.quantisation))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize(
+    ("dtype", "scale", "zero_point"),
+    [("uint8", 0.5, 128), ("uint8", 1 / 127.5, 0), ("int8", 0.1, -128), ("int8", 3e-39, 127), ("int8", 1e30, 5)],
+)
+def test_quantising_is_bit_for_bit_the_reference_s(
+    dtype: str, scale: float, zero_point: int, isa: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOBILENET_ISA", isa)
+    ties = (np.arange(-300, 301, dtype=np.float32) + 0.5) * np.float32(scale)
+    special = np.array([np.nan, np.inf, -np.inf, 0, -0.0, 3e38, -3e38, 1e-45], np.float32)
+    spread = np.random.default_rng(0).normal(0, 90 * scale, 1000).astype(np.float32)
+    numbers = np.concatenate([ties, special, spread])
+    with np.errstate(invalid="ignore", over="ignore"):
+        expected = reference.quantise_array(numbers, Quantisation(scale, zero_point), dtype)
+    kind = Tensor(dtype, (), float(np.float32(scale)), zero_point)
+    for count in (len(numbers), 0, 1, 15, 16, 17, 33):  # a kernel does 16 at a time
+        found = quantise(numbers[:count], kind)
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected[:count])
+    np.testing.assert_array_equal(quantise(numbers[:600].reshape(30, 20)[:, ::2], kind).ravel(), expected[:600:2])
+
+
+def test_quantising_refuses_what_is_no_scale_or_zero_point() -> None:
+    for kind in (Tensor("int8", (), 0.0, 0), Tensor("int8", (), 1.0, 128), Tensor("uint8", (), 1.0, -1)):
+        with pytest.raises(ArgumentError, match="zero point"):
+            quantise(np.zeros(4, np.float32), kind)
 
 
 @pytest.mark.parametrize("model", [random_model("mobilenet_v3_small"), integer_model()], ids=["fp32", "int8"])
