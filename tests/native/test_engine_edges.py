@@ -29,7 +29,8 @@ def test_edges(name):
     graph, weights, batch = build(name)
     wanted = reference.run(graph, weights, batch)
     for output, values in wanted.items():  # an answer of one number everywhere would hide most mistakes
-        assert values[0].size < 20 or len(np.unique(values)) > 3, output
+        if values.dtype != np.int64:  # of few classes one may be the largest everywhere
+            assert values[0].size < 20 or len(np.unique(values)) > 3, output
     data = encode_graph(graph, weights)
     for isa in isas():
         answer = Engine(data, isa=isa, threads=1).run(batch)

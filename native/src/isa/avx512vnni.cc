@@ -104,13 +104,15 @@ static inline __attribute__((always_inline)) void finish_integer(__m512i (&acc)[
     }
     return;
   }
-  if (e.row_sums)
+  if (e.row_sums) {
     MOBILENET_UNROLL
-    for (int p = 0; p < P; p++)
+    for (int p = 0; p < P; p++) {
+      const __m512i sum = _mm512_set1_epi32(e.row_sums[pixel + p]);
       MOBILENET_UNROLL
-      for (int v = 0; v < NV; v++)
-        acc[p][v] = _mm512_add_epi32(acc[p][v], _mm512_set1_epi32(e.row_sums[pixel + p]));
-    const __m512i zero = _mm512_set1_epi16(int16_t(e.zero));
+      for (int v = 0; v < NV; v++) acc[p][v] = _mm512_add_epi32(acc[p][v], sum);
+    }
+  }
+  const __m512i zero = _mm512_set1_epi16(int16_t(e.zero));
     const Limits limits(e);
     const bool residual = e.residual;
     MOBILENET_UNROLL
