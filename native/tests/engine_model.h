@@ -99,12 +99,13 @@ class EngineModel {
     return bytes;
   }
 
-  // Floats within -1.5 .. 1.5, any integers.
+  // Any integers; floats within -1 .. 1, mostly in steps of some pixels, as pictures are.
   static std::vector<char> pictures(const mobilenet_tensor &tensor, int batch, unsigned seed) {
     const size_t bytes = bytes_of(tensor);
     std::vector<char> all(bytes * size_t(batch));
     for (int picture = 0; picture < batch; ++picture) {
       uint64_t state = seed + unsigned(picture) + 1;
+      float coarse = 0;
       const auto next = [&] {
         return state = state * 6364136223846793005u + 1442695040888963407u, uint32_t(state >> 33);
       };
@@ -113,7 +114,9 @@ class EngineModel {
         for (size_t i = 0; i < bytes; ++i) at[i] = char(next() >> 8);
       else
         for (size_t i = 0; i < bytes; i += 4) {
-          const float value = (float(next() >> 7) / float(1 << 24) - 0.5f) * 3;
+          const float fine = float(next() >> 7) / float(1 << 24) - 0.5f;
+          if (i % 96 == 0) coarse = float(next() >> 7) / float(1 << 24) - 0.5f;
+          const float value = 1.5f * coarse + 0.5f * fine;
           std::memcpy(at + i, &value, 4);
         }
     }

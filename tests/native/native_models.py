@@ -8,13 +8,13 @@ from mobilenet.files.model_file import encode
 from mobilenet.quantise.random import random_model, random_quantised_model
 
 MEMBERS = [  # name, width multiplier, height and width of the picture
-    ("mobilenet_v1", 1.1, (33, 47)),
+    ("mobilenet_v1", 0.35, (33, 47)),
     ("mobilenet_v2", 0.35, (61, 47)),
-    ("mobilenet_v3_small", 1.1, (47, 61)),
-    ("mobilenet_v4_conv_small", 0.35, (64, 47)),
-    ("mobilefacenet_s", 0.6, (112, 112)),
+    ("mobilenet_v3_small", 0.6, (33, 47)),
+    ("mobilenet_v4_conv_small", 0.35, (47, 33)),
+    ("mobilefacenet_s", 0.35, (48, 40)),
 ]
-HYBRID = ("mobilenet_v4_hybrid_medium", 0.35, (64, 64))
+HYBRID = ("mobilenet_v4_hybrid_medium", 0.35, (32, 32))
 LARGE = ("many_channels", "a_mean_of_many_pixels")  # minutes in a program that checks every access
 
 
