@@ -57,12 +57,17 @@ bool BandStep::prepare() {
     const WindowShape &w = expand->window;
     one_slice_ = !depthwise || channels1 <= slice_channels;
     rows0_ = one_slice_ ? w.reach_down() : (new_rows - 1) * w.stride_down + w.reach_down();
-    if (expand->unfolded) {
+    columns0_ = std::max(width0 + w.pad_left, (width1 - 1) * w.stride_across + w.kernel_width);
+    const int64_t line_bytes = (columns0_ * channels0 + 2 * BLOCK) * int64_t(size_of(element));
+    if (expand->unfolded == Unfolded::rows) {
       block0_bytes_ = width1 * pixel_;
       phase_bytes_ = (w.kernel_width * channels0 + BLOCK - 1) / BLOCK * block0_bytes_;
       row0_bytes_ = phase_bytes_;
-      const int64_t columns = std::max(width0 + w.pad_left, (width1 - 1) * w.stride_across + w.kernel_width);
-      line_ = take((columns * channels0 + 2 * BLOCK) * int64_t(size_of(element)));
+      line_ = take(line_bytes);
+    } else if (expand->unfolded == Unfolded::window) {
+      block0_bytes_ = (width1 + 3) * pixel_;
+      row0_bytes_ = line_bytes + 64;
+      window_ = take(2 * block0_bytes_);
     } else {
       block0_bytes_ = (width1 + (w.reach_across() - 1) / w.stride_across) * pixel_;
       phase_bytes_ = (channels0 + BLOCK - 1) / BLOCK * block0_bytes_;
@@ -76,9 +81,9 @@ bool BandStep::prepare() {
     const int64_t columns = std::max((width2 - 1) * w.stride_across + w.reach_across(), w.pad_left + width1);
     row1_bytes_ = (columns + over_read) * pixel_;
     block1_bytes_ = rows1_ * row1_bytes_;
-    const int64_t blocks =
-        (std::min<int64_t>(channels1, by_channels ? slice_channels : channels1) + BLOCK - 1) / BLOCK;
-    ring1_ = take(blocks * block1_bytes_);
+    const int64_t held = by_channels ? std::min<int64_t>(channels1, slice_channels) : channels1;
+    blocks1_ = (held + BLOCK - 1) / BLOCK;
+    ring1_ = take(blocks1_ * block1_bytes_);
     zero1_ = take(std::max(row1_bytes_, element == Element::u8 ? 0 : row0_bytes_));
     overlapping_ = w.dilation_down == 1 && depthwise->sets == 1;
     const int64_t rows = by_channels ? height2 : band_rows;
@@ -144,9 +149,7 @@ struct BandStep::Worker {
   // The columns left and right of the rows of ring 1; nothing else writes there.
   void pad_columns() {
     const int64_t left = s.depthwise->window.pad_left * s.pixel_, right = left + s.width1 * s.pixel_;
-    const int64_t blocks =
-        (std::min<int64_t>(s.channels1, s.by_channels ? s.slice_channels : s.channels1) + BLOCK - 1) / BLOCK;
-    for (int64_t row = 0; row < blocks * s.rows1_; row++) {
+    for (int64_t row = 0; row < s.blocks1_ * s.rows1_; row++) {
       char *at = scratch + s.ring1_ + row * s.row1_bytes_;
       fill(at, left, s.element, s.pad_depthwise);
       fill(at + right, s.row1_bytes_ - right, s.element, s.pad_depthwise);
@@ -156,30 +159,50 @@ struct BandStep::Worker {
   // Ring 0, row y of the source.
   void load_row(int64_t y) {
     char *row = scratch + s.ring0_ + y % s.rows0_ * s.row0_bytes_;
-    if (s.expand->unfolded)
-      unfold_row(y, row);
-    else
-      spread_row(y, row);
+    switch (s.expand->unfolded) {
+      case Unfolded::no: return spread_row(y, row);
+      case Unfolded::rows: return unfold_row(y, row);
+      case Unfolded::window: return convert_row(y, row);
+    }
   }
 
-  // A picture's row, converted, with the columns of each window side by side as channels.
-  void unfold_row(int64_t y, char *row) {
+  // A picture's row, converted, between its padding.
+  void convert_row(int64_t y, char *line) {
     const WindowShape &w = s.expand->window;
     const int64_t size = int64_t(size_of(s.element)), channels = s.channels0;
     const int64_t source_size = s.picture.dtype == DType::float32 ? 4 : 1;
-    char *line = scratch + s.line_;
-    const int64_t columns = std::max(s.width0 + w.pad_left, (s.width1 - 1) * w.stride_across + w.kernel_width);
     fill(line, w.pad_left * channels * size, s.element, s.pad_expand);
     convert_line(s.picture, s.element, *s.kernels, source + y * s.width0 * channels * source_size,
                  s.width0 * channels, line + w.pad_left * channels * size);
     const int64_t end = (w.pad_left + s.width0) * channels * size;
-    fill(line + end, (columns * channels + BLOCK) * size - end, s.element, s.pad_expand);
-    const int64_t wide = w.kernel_width * channels;
-    for (int64_t u = 0; u < wide; u += BLOCK) {
-      char *to = row + u / BLOCK * s.block0_bytes_;
-      const char *from = line + u * size;
-      copy_pixels(s.pixel_, from, w.stride_across * channels * size, to, s.width1);
+    fill(line + end, (s.columns0_ * channels + BLOCK) * size - end, s.element, s.pad_expand);
+  }
+
+  // The same with the columns of each window side by side as channels.
+  void unfold_row(int64_t y, char *row) {
+    const WindowShape &w = s.expand->window;
+    const int64_t size = int64_t(size_of(s.element)), wide = w.kernel_width * s.channels0;
+    const char *line = scratch + s.line_;
+    convert_row(y, scratch + s.line_);
+    for (int64_t u = 0; u < wide; u += BLOCK)
+      copy_pixels(s.pixel_, line + u * size, w.stride_across * s.channels0 * size,
+                  row + u / BLOCK * s.block0_bytes_, s.width1);
+  }
+
+  // The windows of output row y, whole.
+  const char *unfold_windows(int64_t y) {
+    const WindowShape &w = s.expand->window;
+    const char *lines[3];
+    for (int ky = 0; ky < 3; ky++) {
+      const int64_t row = y * w.stride_down - w.pad_top + ky;
+      const bool outside = row < 0 || row >= s.height0;
+      lines[ky] = scratch + (outside ? s.zero0_ : s.ring0_ + size_t(row % s.rows0_ * s.row0_bytes_));
     }
+    s.kernels->unfold_3_rows(lines, w.stride_across * s.channels0, int(w.kernel_width * s.channels0), s.width1,
+                             scratch + s.window_, s.block0_bytes_);
+    for (size_t r = 0; r < s.expand->run_words.size(); r++)
+      runs[r] = {int32_t(int64_t(r) * s.block0_bytes_), s.expand->run_words[r]};
+    return scratch + s.window_;
   }
 
   // A row in blocks, padded; with a stride across, every stride-th column beside each other.
@@ -213,6 +236,7 @@ struct BandStep::Worker {
   // Points the expansion's runs at the rows that its output row y sees; returns what they are relative to.
   const char *aim(int64_t y) {
     if (!s.rows0_) return source + y * s.width0 * s.pixel_;
+    if (s.expand->unfolded == Unfolded::window) return unfold_windows(y);
     const WindowShape &w = s.expand->window;
     Run *run = runs;
     size_t index = 0;
@@ -221,7 +245,7 @@ struct BandStep::Worker {
       const bool outside = row < 0 || row >= s.height0;
       const int64_t begin =
           int64_t(outside ? s.zero0_ : s.ring0_) + (outside ? 0 : row % s.rows0_ * s.row0_bytes_);
-      for (int kx = 0; kx < (s.expand->unfolded ? 1 : w.kernel_width); kx++) {
+      for (int kx = 0; kx < (s.expand->unfolded == Unfolded::rows ? 1 : w.kernel_width); kx++) {
         const int64_t column = int64_t(kx) * w.dilation_across;
         const int64_t at = begin + column % w.stride_across * s.phase_bytes_ +
                            column / w.stride_across * s.pixel_;
@@ -287,11 +311,10 @@ struct BandStep::Worker {
             rows[i++] = row_at(row * w.stride_down - w.pad_top + ky * w.dilation_down);
     }
     const int rest = int(s.channels1 - block * BLOCK);
-    DepthwiseCall call{rows, w.kernel_height * layer.sets, w.kernel_width, w.stride_across, w.dilation_across,
-                       s.width2, layer.weights.data() + size_t(block) * layer.block_bytes, out,
-                       rest < BLOCK ? rest : BLOCK, int(block), &layer.finish.epilogue};
-    for (; y < last; y++, call.rows += step, call.out += s.width2 * s.pixel_)
-      s.kernels->depthwise[int(s.element)](call);
+    s.kernels->depthwise[int(s.element)](
+        {rows, step, last - y, w.kernel_height * layer.sets, w.kernel_width, w.stride_across, w.dilation_across,
+         s.width2, layer.weights.data() + size_t(block) * layer.block_bytes, out, rest < BLOCK ? rest : BLOCK,
+         int(block), &layer.finish.epilogue});
   }
 
   int64_t needed1(int64_t last) const {

@@ -44,9 +44,10 @@ class BandStep : public Step {
   bool overlapping_ = false;  // rows of the depthwise convolution see each the next stride_down rows
   bool one_slice_ = false;  // then rows of the source are loaded one by one, as the expansion reaches them
   int64_t rows0_ = 0, row0_bytes_ = 0, phase_bytes_ = 0, block0_bytes_ = 0;  // ring of the expansion's input
-  int64_t rows1_ = 0, row1_bytes_ = 0, block1_bytes_ = 0;  // ring of the depthwise convolution's input
+  int64_t columns0_ = 0;  // of a picture's row with its padding
+  int64_t rows1_ = 0, row1_bytes_ = 0, block1_bytes_ = 0, blocks1_ = 0;  // ring of the depthwise's input
   int64_t band_block_bytes_ = 0;
-  size_t ring0_ = 0, zero0_ = 0, line_ = 0, ring1_ = 0, zero1_ = 0, band_ = 0, sums_ = 0, runs_ = 0,
+  size_t ring0_ = 0, zero0_ = 0, line_ = 0, window_ = 0, ring1_ = 0, zero1_ = 0, band_ = 0, sums_ = 0, runs_ = 0,
          project_runs_ = 0, pointers_ = 0;
 };
 

@@ -65,15 +65,28 @@ struct GemmCall {
 
 struct DepthwiseCall {
   const char *const *rows;  // one for each row of the kernel: the first pixel that the first output sees
+  int64_t row_step;         // how many rows further those of the next output row are
+  int64_t output_rows;      // one after the other in `out`
   int kernel_height, kernel_width;
   int stride, dilation;     // across
-  int64_t pixels;           // of one output row
+  int64_t pixels;           // of one output row, as they are in `out`: side by side
   const char *weights;      // packed for this block
-  char *out;                // pixels side by side
+  char *out;
   int channels;             // of this block, 1 .. 16
   int block;                // number of this block, for the epilogue's vectors
   const Epilogue *epilogue;
 };
+
+// A kernel that does one row, for all rows of a call.
+template <void (*ROW)(const DepthwiseCall &), int ELEMENT_BYTES>
+void each_row(const DepthwiseCall &call) {
+  DepthwiseCall row = call;
+  for (int64_t y = 0; y < call.output_rows; y++) {
+    ROW(row);
+    row.rows += call.row_step;
+    row.out += call.pixels * BLOCK * ELEMENT_BYTES;
+  }
+}
 
 // Constants of what works channel by channel. Of floats: activation, scale (of a mean). Of integers: see the rules
 // of reference_integer.py; all zero points are those of stored bytes.
@@ -114,6 +127,11 @@ struct Kernels {
   int word_bytes[3];      // bytes of a packed weight that belong to one word of 4 input bytes
   // How int8 weights are packed for one word of one channel where word_bytes[u8] is not 4: then they are copied.
   void (*pack_word)(const int8_t weights[4], char *packed);
+  // Windows of 3 rows of a picture, 8 to 10 bytes of each, as channels: out[block][pixel][16] is what lies side
+  // by side for each pixel, `bytes` of each row, from `step` * pixel on; the rest is rubbish. Reads 64 bytes from
+  // where a window begins. nullptr: there is none.
+  void (*unfold_3_rows)(const char *const *rows, int64_t step, int bytes, int64_t pixels, char *out,
+                        int64_t out_block);
   int32_t input_offset;   // what the int8 kernels subtract from each stored input: 0, or 128 where they need int8
   int tile_pixels[3];
   int pixels_over_read[3];  // how many pixels past a row's last a depthwise kernel may read

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "bf16.h"
 #include "generic.h"
 
 namespace mobilenet {
@@ -52,7 +53,7 @@ float bias_of(const Node &node, int channel) {
   return node.has("bias") ? node.parameter("bias").f32()[channel] : 0.0f;
 }
 
-bool finish_float(const Node &node, int channels, Finish &finish) {
+void finish_float(const Node &node, int channels, Finish &finish) {
   finish.bias = Bytes(padded_channels(channels) * 4);
   for (int c = 0; c < channels; c++) finish.bias.as<float>()[c] = bias_of(node, c);
   finish.epilogue.bias = finish.bias.data();
@@ -62,7 +63,6 @@ bool finish_float(const Node &node, int channels, Finish &finish) {
     std::memcpy(finish.alpha.data(), node.parameter("alpha").data, size_t(channels) * 4);
     finish.epilogue.alpha = finish.alpha.as<float>();
   }
-  return true;
 }
 
 // An integer weight without its zero point, of the file's order.
@@ -123,21 +123,15 @@ std::vector<int64_t> word_sources(GemmLayer &layer) {
     layer.words += words;
     for (int i = 0; i < words * per_word; i++) sources.push_back(i < channels ? first + i : -1);
   };
-  const int side_by_side = layer.unfolded ? w.kernel_width * layer.in_channels : layer.in_channels;
-  const int taps = layer.unfolded ? w.kernel_height : w.kernel_height * w.kernel_width;
+  int side_by_side = layer.in_channels, taps = w.kernel_height * w.kernel_width;
+  if (layer.unfolded != Unfolded::no) side_by_side *= w.kernel_width, taps = w.kernel_height;
+  if (layer.unfolded == Unfolded::window) side_by_side *= w.kernel_height, taps = 1;
   for (int tap = 0; tap < taps; tap++)
     for (int c = 0; c < side_by_side; c += BLOCK) {
       const int rest = side_by_side - c;
       add_run(int64_t(tap) * side_by_side + c, rest < BLOCK ? rest : BLOCK);
     }
   return sources;
-}
-
-uint16_t to_bf16(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  if ((bits & 0x7fffffff) > 0x7f800000) return uint16_t(bits >> 16 | 64);  // NaN stays NaN
-  return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 // Calls put(first channel, channels of the file, width, panel) for every panel.
@@ -257,12 +251,16 @@ bool pack_integer(const Graph &graph, GemmLayer &layer, const Node &node, const 
 }  // namespace
 
 std::optional<GemmLayer> make_gemm(const Graph &graph, const Node &node, const Node *after, Element element,
-                                   bool unfolded, const Kernels &kernels) {
+                                   bool picture, const Kernels &kernels) {
   GemmLayer layer;
   layer.window = window_of(node.op);
   layer.element = element;
-  layer.unfolded = unfolded;
   layer.in_channels = int(graph.type(node.inputs[0]).shape.back());
+  const int row = layer.window.kernel_width * layer.in_channels;
+  const bool whole = element == Element::u8 && kernels.unfold_3_rows && layer.window.kernel_height == 3 &&
+                     layer.window.dilation_down == 1 && 2 * row >= BLOCK && 3 * row <= 2 * BLOCK &&
+                     3 * layer.window.stride_across * layer.in_channels + row <= 64;
+  layer.unfolded = !picture ? Unfolded::no : whole ? Unfolded::window : Unfolded::rows;
   layer.out_channels = int(node.type.shape.back());
   const std::vector<int64_t> sources = word_sources(layer);
   const size_t bytes = size_t(kernels.word_bytes[int(element)]);

@@ -26,12 +26,16 @@ struct Finish {
   Bytes bias, scale, alpha, table;
 };
 
+// How the window of a convolution over a picture becomes channels that lie side by side: not at all, the columns
+// of each of its rows, or all of it (in fewer words, by Kernels::unfold_3_rows).
+enum class Unfolded : uint8_t { no, rows, window };
+
 // A matrix product: a convolution, dense layer or pointwise convolution.
 struct GemmLayer {
   WindowShape window;
   Element element = Element::f32;
   int in_channels = 0, out_channels = 0;
-  bool unfolded = false;        // the columns of a kernel row lie side by side, as channels (pictures)
+  Unfolded unfolded = Unfolded::no;
   std::vector<int> run_words;   // of the runs, in the order of the weights
   std::vector<int> run_channels;
   int64_t words = 0;
@@ -59,7 +63,7 @@ int stored_zero(const TensorType &type);
 // Packs a conv or dense node. `after`: an activation node whose table follows, or nullptr. Returns nothing if no
 // kernel can compute it exactly (then generic.h does).
 std::optional<GemmLayer> make_gemm(const Graph &graph, const Node &node, const Node *after, Element element,
-                                   bool unfolded, const Kernels &kernels);
+                                   bool picture, const Kernels &kernels);
 std::optional<DepthwiseLayer> make_depthwise(const Graph &graph, const Node &node, const Node *after,
                                              Element element, const Kernels &kernels);
 

@@ -269,7 +269,7 @@ void Planner::choose_bands(BandStep &step, bool may_project) const {
   const int64_t size = int64_t(size_of(step.element));
   step.band_rows =
       int(std::clamp<int64_t>(56 / std::max<int64_t>(step.width2, 1), 1, std::max<int64_t>(step.height2, 1)));
-  step.slice_channels = int(std::max<int64_t>(1, 4 / size / 1)) * 32;
+  step.slice_channels = int(4 / size) * 32;  // 128 bytes of a pixel
   if (!step.depthwise) return;
   const int64_t picture = step.height1 * (step.width1 + 4) * BLOCK * size;  // of one block, in the ring
   const bool windowed = step.expand && (!step.expand->window.pointwise() || step.picture.present);
@@ -289,7 +289,6 @@ bool Planner::plan_chain(const Node &node, const Node *after) {
   int source = -1;
   const int input = node.inputs[0];
   if (is_depthwise(node)) {
-    chain.end = input;
     chain.depthwise_after = after;
     step.depthwise = make_depthwise(graph_, node, after, chain.element, *options_.kernels);
     if (!step.depthwise) return false;

@@ -1,5 +1,6 @@
 #include "simple_steps.h"
 
+#include "bf16.h"
 #include "generic.h"
 
 namespace mobilenet {
@@ -15,20 +16,6 @@ void GenericStep::run(const Frame &frame) const {
 }
 
 namespace {
-
-float from_bf16(uint16_t x) {
-  const uint32_t bits = uint32_t(x) << 16;
-  float result;
-  std::memcpy(&result, &bits, 4);
-  return result;
-}
-
-uint16_t to_bf16(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  if ((bits & 0x7fffffff) > 0x7f800000) return uint16_t(bits >> 16 | 64);
-  return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
 
 // One pixel of one block to flat channels and back.
 void flatten(Element element, bool flip, const char *from, char *to, int64_t channels) {

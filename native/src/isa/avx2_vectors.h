@@ -9,7 +9,7 @@ namespace mobilenet::MOBILENET_ISA {
 
 struct Float8 {
   using Acc = __m256;
-  static constexpr int LANES = 8, DEPTHWISE_PIXELS = 8;
+  static constexpr int LANES = 8, DEPTHWISE_PIXELS = 8, REGISTERS = 16;
   static Acc set(float x) { return _mm256_set1_ps(x); }
   static Acc load(const float *p) { return _mm256_loadu_ps(p); }
   static void store(float *p, Acc x) { _mm256_storeu_ps(p, x); }

@@ -8,7 +8,7 @@ namespace mobilenet::MOBILENET_ISA {
 
 struct Float8 {
   using Acc = __m256;
-  static constexpr int LANES = 8, DEPTHWISE_PIXELS = 8;
+  static constexpr int LANES = 8, DEPTHWISE_PIXELS = 8, REGISTERS = 32;
   static Acc set(float x) { return _mm256_set1_ps(x); }
   static Acc load(const float *p) { return _mm256_loadu_ps(p); }
   static void store(float *p, Acc x) { _mm256_storeu_ps(p, x); }
@@ -24,7 +24,7 @@ struct Float8 {
 struct Float16 {
   using Acc = __m512;
   using Half = Float8;
-  static constexpr int LANES = 16, DEPTHWISE_PIXELS = 8;
+  static constexpr int LANES = 16, DEPTHWISE_PIXELS = 8, REGISTERS = 32;
   static Acc set(float x) { return _mm512_set1_ps(x); }
   static Acc load(const float *p) { return _mm512_loadu_ps(p); }
   static void store(float *p, Acc x) { _mm512_storeu_ps(p, x); }

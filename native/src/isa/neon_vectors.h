@@ -9,7 +9,7 @@ namespace mobilenet::MOBILENET_ISA {
 
 struct Float4 {
   using Acc = float32x4_t;
-  static constexpr int LANES = 4, DEPTHWISE_PIXELS = 8;
+  static constexpr int LANES = 4, DEPTHWISE_PIXELS = 8, REGISTERS = 32;
   static Acc zero() { return vdupq_n_f32(0); }
   static Acc set(float x) { return vdupq_n_f32(x); }
   static Acc load(const float *p) { return vld1q_f32(p); }

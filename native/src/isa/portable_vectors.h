@@ -30,7 +30,7 @@ static inline void write(void *p, V x) {
 
 struct Float4 {
   using Acc = Floats4;
-  static constexpr int LANES = 4, DEPTHWISE_PIXELS = 8;
+  static constexpr int LANES = 4, DEPTHWISE_PIXELS = 8, REGISTERS = 16;
   static Acc set(float x) { return Acc{x, x, x, x}; }
   static Acc load(const float *p) { return read<Acc>(p); }
   static void store(float *p, Acc x) { write(p, x); }

@@ -17,7 +17,7 @@ template <class F, class S>
 static void depthwise_whole(const DepthwiseCall &call) {
   depthwise<F, S>(call);
   const int written = (call.channels + F::LANES - 1) / F::LANES * F::LANES;
-  if (written < BLOCK) clear_rest(call.out, 0, call.pixels, written);
+  if (written < BLOCK) clear_rest(call.out, 0, call.output_rows * call.pixels, written);
 }
 
 }  // namespace mobilenet::MOBILENET_ISA

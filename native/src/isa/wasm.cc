@@ -178,7 +178,7 @@ void add_integer(Kernels &kernels) {
   kernels.gemm[u8] = gemm<GemmU8>;
   kernels.gemv[u8] = gemm<GemmU8>;  // whose tile has sums enough even for one pixel
   add_integer_elementwise(kernels);
-  kernels.depthwise[u8] = depthwise_integer;
+  kernels.depthwise[u8] = each_row<depthwise_integer, 1>;
   kernels.depthwise_weights[u8] = depthwise_weights;
   kernels.pack_depthwise[u8] = pack_depthwise;
   kernels.panel[u8] = 16;

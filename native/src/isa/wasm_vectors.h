@@ -10,7 +10,7 @@ namespace mobilenet::MOBILENET_ISA {
 // pmin and pmax are one instruction on x86; min and max, which order -0 and NaN, are many.
 struct Float4 {
   using Acc = v128_t;
-  static constexpr int LANES = 4, DEPTHWISE_PIXELS = 4;
+  static constexpr int LANES = 4, DEPTHWISE_PIXELS = 4, REGISTERS = 16;
   static Acc zero() { return wasm_f32x4_splat(0); }
   static Acc set(float x) { return wasm_f32x4_splat(x); }
   static Acc load(const float *p) { return wasm_v128_load(p); }

@@ -1,7 +1,7 @@
-// Depthwise convolution of one output row of one block, for floats: any kernel, stride and dilation.
+// Depthwise convolution of rows of one block, for floats: any kernel, stride and dilation.
 //
-// The isa file declares F (vectors of floats: as for finish_float.h, and fma(acc, a, b)) and S (how an element is
-// kept). The weights are floats, [kernel_height][kernel_width][16].
+// The isa file declares F (vectors of floats: as for finish_float.h, fma(acc, a, b), and how many REGISTERS there
+// are) and S (how an element is kept). The weights are floats, [kernel_height][kernel_width][16].
 #pragma once
 
 #include "../kernels.h"
@@ -95,11 +95,85 @@ static void depthwise_row(const DepthwiseCall &call, int lane) {
   depthwise_tail<F, S, STRIDE, WIDTH, P - 1>(call, lane, x, call.pixels - x);
 }
 
-template <class F, class S>
-static void depthwise(const DepthwiseCall &call) {
-  if constexpr (F::LANES == 16) {
-    if (call.channels <= 8) return depthwise<typename F::Half, typename S::Half>(call);
+// SIZE x SIZE, 3 or 5, where there are registers for the weights of a row, for 3 x 3 those of all, beside the
+// sums.
+template <class F, class S, int SIZE, int STRIDE>
+class DepthwiseSquare {
+ public:
+  DepthwiseSquare(const DepthwiseCall &call, int lane)
+      : call_(call), lane_(lane), alpha_(call.epilogue->alpha ? call.epilogue->alpha + channel() : nullptr),
+        bias_(F::load(static_cast<const float *>(call.epilogue->bias) + channel())),
+        weights_(reinterpret_cast<const float *>(call.weights) + lane) {
+    MOBILENET_UNROLL
+    for (int i = 0; i < KEPT; i++) kept_[i] = F::load(weights_ + i * BLOCK);
   }
+  void row(const char *const *rows, char *out) const {
+    const char *from[SIZE];
+    MOBILENET_UNROLL
+    for (int ky = 0; ky < SIZE; ky++) from[ky] = rows[ky] + lane_ * S::ELEMENT_BYTES;
+    out += lane_ * S::ELEMENT_BYTES;
+    int64_t x = 0;
+    for (; x + P <= call_.pixels; x += P) tile<P>(from, x, out);
+    tail<P - 1>(from, x, out);
+  }
+
+ private:
+  static constexpr int P = 7, KEPT = SIZE == 3 ? 9 : 0;
+  int channel() const { return call_.block * BLOCK + lane_; }
+
+  template <int COUNT>
+  inline __attribute__((always_inline)) void tile(const char *const (&rows)[SIZE], int64_t x, char *out) const {
+    constexpr int64_t PIXEL = BLOCK * S::ELEMENT_BYTES;
+    typename F::Acc acc[COUNT][1];
+    MOBILENET_UNROLL
+    for (int p = 0; p < COUNT; p++) acc[p][0] = bias_;
+    MOBILENET_UNROLL
+    for (int ky = 0; ky < SIZE; ky++) {
+      const char *a = rows[ky] + x * STRIDE * PIXEL;
+      typename F::Acc w[SIZE];
+      MOBILENET_UNROLL
+      for (int kx = 0; kx < SIZE; kx++)
+        w[kx] = KEPT ? kept_[ky * SIZE + kx] : F::load(weights_ + (ky * SIZE + kx) * BLOCK);
+      MOBILENET_UNROLL
+      for (int j = 0; j < (COUNT - 1) * STRIDE + SIZE; j++) {
+        const auto pixel = S::load(a + j * PIXEL);
+        MOBILENET_UNROLL
+        for (int kx = 0; kx < SIZE; kx++)
+          if ((j - kx) % STRIDE == 0 && j >= kx && (j - kx) / STRIDE < COUNT)
+            F::fma(acc[(j - kx) / STRIDE][0], pixel, w[kx]);
+      }
+    }
+    activate_tile<F, COUNT, 1>(acc, call_.epilogue->activation, alpha_);
+    MOBILENET_UNROLL
+    for (int p = 0; p < COUNT; p++) S::store(out + (x + p) * PIXEL, acc[p][0]);
+  }
+  template <int COUNT>
+  inline void tail(const char *const (&rows)[SIZE], int64_t x, char *out) const {
+    if constexpr (COUNT > 0) {
+      if (call_.pixels - x == COUNT) return tile<COUNT>(rows, x, out);
+      tail<COUNT - 1>(rows, x, out);
+    }
+  }
+
+  const DepthwiseCall &call_;
+  const int lane_;
+  const float *const alpha_;
+  const typename F::Acc bias_;
+  const float *const weights_;
+  typename F::Acc kept_[KEPT ? KEPT : 1];
+};
+
+template <class F, class S, int SIZE, int STRIDE>
+static void depthwise_square(const DepthwiseCall &call) {
+  for (int lane = 0; lane < call.channels; lane += F::LANES) {
+    const DepthwiseSquare<F, S, SIZE, STRIDE> kernel(call, lane);
+    for (int64_t y = 0; y < call.output_rows; y++)
+      kernel.row(call.rows + y * call.row_step, call.out + y * call.pixels * BLOCK * S::ELEMENT_BYTES);
+  }
+}
+
+template <class F, class S>
+static void depthwise_one_row(const DepthwiseCall &call) {
   const bool near = call.dilation == 1 && call.stride <= 2;
   for (int lane = 0; lane < call.channels; lane += F::LANES) {
     switch (near ? call.kernel_width * 2 + call.stride : 0) {
@@ -110,6 +184,23 @@ static void depthwise(const DepthwiseCall &call) {
       default: depthwise_row<F, S, 0, 0>(call, lane);
     }
   }
+}
+
+template <class F, class S>
+static void depthwise(const DepthwiseCall &call) {
+  if constexpr (F::LANES == 16) {
+    if (call.channels <= 8) return depthwise<typename F::Half, typename S::Half>(call);
+  }
+  if constexpr (F::REGISTERS == 32) {
+    const bool near = call.dilation == 1 && call.kernel_height == call.kernel_width;
+    switch (near ? call.kernel_width * 4 + call.stride : 0) {
+      case 3 * 4 + 1: return depthwise_square<F, S, 3, 1>(call);
+      case 3 * 4 + 2: return depthwise_square<F, S, 3, 2>(call);
+      case 5 * 4 + 1: return depthwise_square<F, S, 5, 1>(call);
+      case 5 * 4 + 2: return depthwise_square<F, S, 5, 2>(call);
+    }
+  }
+  each_row<depthwise_one_row<F, S>, S::ELEMENT_BYTES>(call);
 }
 
 static inline size_t depthwise_float_weights(int kernel_height, int kernel_width) {

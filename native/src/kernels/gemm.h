@@ -5,11 +5,11 @@
 //   WORD_BYTES (of a weight vector's lane for one word of 4 input bytes: 4, or 8 where int8 is widened)
 //   init(bias, channel), load(weights), word(a): what a multiply needs of 4 input bytes, mac(acc, weight, word)
 //   zero(), sum(acc, acc), finish<P, NV>(acc, call, channel, pixel)
-//   Half: the same for a panel of 8 channels, if LANES is 16
 // and may declare
-//   Half: for a panel of 8 channels, if that takes another tile
-//   multiply<P, NV, PANEL>(acc, call, a, weights): the loop over words, where one word at a time is not the best
-//   way HALVES: a panel of 16 channels is worked on as two halves, with the tile of a panel of 8
+//   Half: for a panel of 8 channels, if LANES is 16 or if that takes another tile
+//   multiply<P, NV, PANEL>(acc, call, a, weights): the loop over words, where one word at a time is not the best way
+//   HALVES: a panel of 16 channels is worked on as two halves, with the tile of a panel of 8
+//   many_pixels<NV>(call, channel): all pixels for a panel, where tiles of MAX_PIXELS are not the best way
 #pragma once
 
 #include "../kernels.h"
@@ -82,22 +82,13 @@ static inline void row_of_tiles(const GemmCall &row, const char *weights, int ch
 }
 
 // All pixels for NV vectors of channels, those from `part` on, of the panel of PANEL vectors that begins at
-// `channel`. Where there are few words, small tiles (T::FEW_PIXELS, if there is such) let the processor finish
-// one tile while it begins the next.
+// `channel`.
 template <class T, int NV, int PANEL = NV>
 static void panel(const GemmCall &call, int channel, int part = 0) {
-  constexpr int64_t FEW_WORDS = 32;
   const char *weights = call.weights + (int64_t(channel) * call.words + part) * T::WORD_BYTES;
   GemmCall row = call;
   for (int64_t y = 0; y < call.rows; y++) {
-    if constexpr (requires { T::FEW_PIXELS; }) {
-      if (call.words <= FEW_WORDS)
-        row_of_tiles<T, NV, PANEL, T::FEW_PIXELS>(row, weights, channel + part);
-      else
-        row_of_tiles<T, NV, PANEL, T::MAX_PIXELS>(row, weights, channel + part);
-    } else {
-      row_of_tiles<T, NV, PANEL, T::MAX_PIXELS>(row, weights, channel + part);
-    }
+    row_of_tiles<T, NV, PANEL, T::MAX_PIXELS>(row, weights, channel + part);
     row.a += call.a_row, row.out += call.out_row, row.residual += call.out_row;
   }
 }
@@ -144,7 +135,9 @@ static void dense_panel(const GemmCall &call, int channel) {
 template <class T, int NV>
 struct ManyPixels {
   static void run(const GemmCall &call, int channel) {
-    if constexpr (requires { T::HALVES; } && NV * T::LANES == 16) {
+    if constexpr (requires { T::template many_pixels<NV>(call, channel); }) {
+      T::template many_pixels<NV>(call, channel);
+    } else if constexpr (requires { T::HALVES; } && NV * T::LANES == 16) {
       panel<T, NV / 2, NV>(call, channel);
       panel<T, NV / 2, NV>(call, channel, 8);
     } else {

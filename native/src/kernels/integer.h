@@ -195,7 +195,7 @@ static void activate_integer(const char *a, const char *, char *out, int64_t pix
 template <class I, class Table>
 static void add_depthwise_integer(Kernels &kernels) {
   constexpr int u8 = int(Element::u8);
-  kernels.depthwise[u8] = depthwise_integer<I, Table>;
+  kernels.depthwise[u8] = each_row<depthwise_integer<I, Table>, 1>;
   kernels.depthwise_weights[u8] = depthwise_weights<I>;
   kernels.pack_depthwise[u8] = pack_depthwise<I>;
   kernels.activate[u8] = activate_integer<Table>;
