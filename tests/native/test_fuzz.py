@@ -12,10 +12,7 @@ import sys
 import pytest
 from native_build import COMPILERS, PROJECT, build, compiler_with, run
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not os.environ.get("MOBILENET_LONG_TESTS"), reason="minutes: set MOBILENET_LONG_TESTS=1"),
-]
+pytestmark = pytest.mark.slow
 SECONDS = int(os.environ.get("MOBILENET_FUZZ_SECONDS", "20"))
 SANITIZE = "address,undefined"
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 
 import pytest
 from native_build import build, run
 from native_models import write_members
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not os.environ.get("MOBILENET_LONG_TESTS"), reason="minutes: set MOBILENET_LONG_TESTS=1"),
-]
+pytestmark = pytest.mark.slow
 TESTS = ("test_file", "test_json", "test_memory", "test_threads", "test_engine")
 NAMES = [name for name in ("g++", "clang++", "clang++-16") if shutil.which(name)]
 

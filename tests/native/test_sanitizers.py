@@ -6,16 +6,11 @@ With AddressSanitizer the engine also closes its arena but for the buffers that 
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from native_build import build, compiler_with, run
 from native_models import write_edges, write_members
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not os.environ.get("MOBILENET_LONG_TESTS"), reason="minutes: set MOBILENET_LONG_TESTS=1"),
-]
+pytestmark = pytest.mark.slow
 MEMORY_TESTS = ("test_file", "test_json", "test_memory", "test_threads", "test_engine")
 
 
