@@ -36,6 +36,28 @@ void pause() {
 #endif
 }
 
+// The processor that this thread is on; -1 where nobody says.
+int this_processor() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+// Moves this thread to another processor, and lets it be moved again.
+void leave_processor(int processor) {
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0 || CPU_COUNT(&allowed) < 2) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(size_t(processor), &others);
+  if (sched_setaffinity(0, sizeof(others), &others) == 0) sched_setaffinity(0, sizeof(allowed), &allowed);
+#else
+  (void)processor;
+#endif
+}
+
 }  // namespace
 
 int available_processors() {
@@ -118,14 +140,23 @@ struct Pool::Team {
     for (uint32_t seen = 0;; ++seen) {
       start.wait_beyond(seen);
       if (!job) return;
+      stand_apart();
       job(context, index, size);
       if (working.fetch_sub(1, std::memory_order_acq_rel) == 1) done.advance();
     }
   }
 
+  // Two threads of a team may be woken on one processor. As they wait for each other they let each other have it,
+  // never sleep, and so are not moved for many milliseconds.
+  void stand_apart() {
+    const int mine = this_processor();
+    if (mine >= 0 && mine == callers_processor) leave_processor(mine);
+  }
+
   void run(Job wanted, void *with) {
     job = wanted;
     context = with;
+    callers_processor = this_processor();
     working.store(size - 1, std::memory_order_relaxed);
     const uint32_t seen = done.count();
     start.advance();
@@ -140,6 +171,7 @@ struct Pool::Team {
   std::vector<std::thread> threads;
   Job job = nullptr;
   void *context = nullptr;
+  int callers_processor = -1;
   std::atomic<int> working{0};
   Gate start, done;
   Barrier barrier;
