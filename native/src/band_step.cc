@@ -48,6 +48,10 @@ bool BandStep::prepare() {
     used += aligned(size_t(bytes) + ALIGNMENT);
     return at;
   };
+  if (feed) {
+    feed_scratch_ = take(int64_t(feed->scratch));
+    fed_row_ = take((channels0 + BLOCK - 1) / BLOCK * width0 * pixel_);
+  }
   const int64_t new_rows = !depthwise ? band_rows
                            : by_channels
                                ? height1
@@ -112,13 +116,15 @@ struct BandStep::Worker {
   Run *runs, *project_runs;
   int32_t *sums;
   Epilogue expand_epilogue, project_epilogue;
+  Worker *feed;
   int64_t loaded0 = 0, made1 = 0;  // the next row that is not in a ring yet
 
-  Worker(const BandStep &step, const Frame &f)
-      : s(step), frame(f), source(f.at(step.reads[0])), destination(f.at(step.write)), scratch(f.scratch),
+  Worker(const BandStep &step, const Frame &f, Worker *feeder = nullptr)
+      : s(step), frame(f), source(f.at(step.reads[0])), destination(step.write < 0 ? nullptr : f.at(step.write)),
+        scratch(f.scratch),
         runs(reinterpret_cast<Run *>(f.scratch + step.runs_)),
         project_runs(reinterpret_cast<Run *>(f.scratch + step.project_runs_)),
-        sums(reinterpret_cast<int32_t *>(f.scratch + step.sums_)) {
+        sums(reinterpret_cast<int32_t *>(f.scratch + step.sums_)), feed(feeder) {
     if (s.expand) expand_epilogue = with_sums(*s.expand);
     if (s.project) project_epilogue = with_sums(*s.project);
     if (s.rows0_) fill(scratch + s.zero0_, s.row0_bytes_, s.element, s.pad_expand);
@@ -210,9 +216,17 @@ struct BandStep::Worker {
     const WindowShape &w = s.expand->window;
     const int phases = std::min(w.stride_across, w.reach_across());
     const int64_t columns = s.block0_bytes_ / s.pixel_;
+    const char *from_row = source + y * s.width0 * s.pixel_;
+    int64_t from_block = s.height0 * s.width0 * s.pixel_;
+    if (feed) {
+      char *made = scratch + s.fed_row_;
+      from_block = s.width0 * s.pixel_;
+      feed->expand_rows(y, 1, 0, int(s.channels0), made, from_block, 0);
+      from_row = made;
+    }
     for (int phase = 0; phase < phases; phase++)
       for (int64_t block = 0; block * BLOCK < s.channels0; block++) {
-        const char *from = source + (block * s.height0 + y) * s.width0 * s.pixel_;
+        const char *from = from_row + block * from_block;
         char *to = row + phase * s.phase_bytes_ + block * s.block0_bytes_;
         // Column j of this phase is column j * stride + phase - pad of the picture: first .. last are inside.
         const int64_t shift = w.pad_left - phase, stride = w.stride_across;
@@ -365,6 +379,12 @@ struct BandStep::Worker {
     s.kernels->gemm[int(s.element)](call);
   }
 
+  // As the feed of another: from this row on.
+  void begin_at(int64_t row) {
+    const WindowShape &w = s.expand->window;
+    loaded0 = std::max<int64_t>(0, row * w.stride_down - w.pad_top);
+  }
+
   void run_rows(int64_t first, int64_t end) {
     if (first == end) return;
     if (s.depthwise)
@@ -372,6 +392,7 @@ struct BandStep::Worker {
     if (s.rows0_) {
       const WindowShape &w = s.expand->window;
       loaded0 = std::max<int64_t>(0, (s.depthwise ? made1 : first) * w.stride_down - w.pad_top);
+      if (feed) feed->begin_at(loaded0);
     }
     for (int64_t y = first; y < end; y += s.band_rows) {
       const int64_t last = std::min(end, y + s.band_rows);
@@ -389,6 +410,12 @@ void BandStep::run(const Frame &frame) const {
   const Share part = by_channels ? share(channels1, panel, frame.index, frame.count)
                                  : share(height2, 1, frame.index, frame.count);
   if (part.first == part.last) return;
+  if (feed) {
+    Frame apart = frame;
+    apart.scratch += feed_scratch_;
+    Worker feeder(*feed, apart);
+    return Worker(*this, frame, &feeder).run_rows(part.first, part.last);
+  }
   Worker worker(*this, frame);
   if (by_channels)
     worker.run_channels(part.first, part.last);

@@ -1,5 +1,6 @@
 // Layers that run together, in bands of rows or in slices of channels, so that what lies between them is never
-// whole in memory: [a convolution] -> [a depthwise convolution] -> [a pointwise convolution + residual].
+// whole in memory: [a convolution] -> [a depthwise convolution] -> [a pointwise convolution + residual]. In front
+// of a convolution that is not pointwise another one may make the rows that it reads (`feed`).
 #pragma once
 
 #include "layers.h"
@@ -17,6 +18,7 @@ struct PictureSource {
 
 class BandStep : public Step {
  public:
+  std::unique_ptr<BandStep> feed;  // of `expand` alone
   std::optional<GemmLayer> expand;
   std::optional<DepthwiseLayer> depthwise;
   std::optional<GemmLayer> project;
@@ -47,8 +49,8 @@ class BandStep : public Step {
   int64_t columns0_ = 0;  // of a picture's row with its padding
   int64_t rows1_ = 0, row1_bytes_ = 0, block1_bytes_ = 0, blocks1_ = 0;  // ring of the depthwise's input
   int64_t band_block_bytes_ = 0;
-  size_t ring0_ = 0, zero0_ = 0, line_ = 0, window_ = 0, ring1_ = 0, zero1_ = 0, band_ = 0, sums_ = 0, runs_ = 0,
-         project_runs_ = 0, pointers_ = 0;
+  size_t feed_scratch_ = 0, fed_row_ = 0, ring0_ = 0, zero0_ = 0, line_ = 0, window_ = 0, ring1_ = 0,
+         zero1_ = 0, band_ = 0, sums_ = 0, runs_ = 0, project_runs_ = 0, pointers_ = 0;
 };
 
 // A pointwise convolution or dense layer, alone.

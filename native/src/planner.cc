@@ -41,6 +41,7 @@ const char *name_of(Element element) {
 
 // The nodes that one BandStep runs, and what stands for each in the plan.
 struct Planner::Chain {
+  const Node *feed = nullptr, *feed_after = nullptr;  // a picture's first convolution, in front of another
   const Node *expand = nullptr, *expand_after = nullptr;
   const Node *depthwise = nullptr, *depthwise_after = nullptr;
   const Node *project = nullptr, *project_after = nullptr;
@@ -278,15 +279,41 @@ void Planner::choose_bands(BandStep &step, bool may_project) const {
   if (step.by_channels) step.slice_channels = 32;
 }
 
-bool Planner::plan_chain(const Node &node, const Node *after) {
-  Chain chain;
+// Where a picture's first convolution is followed by another one that is not pointwise, the second makes the rows
+// that it reads as it goes: the first one's output, the largest of the network, is never whole in memory.
+void Planner::feed(Chain &chain, int source) {
+  const Node *next = only_reader(chain.end);
+  if (!chain.step->picture.present || !next || next->op.kind != Kind::conv || is_pointwise(*next)) return;
+  if (!has_blocks(next->type) || element_of(next->type) != chain.element) return;
+  const Node *after = table_after(*next);
+  auto gemm = make_gemm(graph_, *next, after, chain.element, false, *options_.kernels);
+  BandStep &first = *chain.step;
+  const Shape &in = graph_.type(chain.expand->inputs[0]).shape, &out = chain.expand->type.shape;
+  first.height0 = in[0], first.width0 = in[1], first.channels0 = in[2];
+  first.height1 = first.height2 = out[0], first.width1 = first.width2 = out[1];
+  first.channels1 = first.channels2 = out[2];
+  first.reads = {source};
+  if (!gemm || !first.prepare()) return;
+  auto step = std::make_unique<BandStep>();
+  step->element = chain.element;
+  step->kernels = first.kernels, step->panel = first.panel, step->over_read = first.over_read;
+  step->expand = std::move(gemm);
+  step->pad_expand = stored_zero(graph_.type(chain.end));
+  step->feed = std::move(chain.step);
+  chain.step = std::move(step);
+  chain.feed = chain.expand, chain.feed_after = chain.expand_after;
+  chain.expand = next, chain.expand_after = after;
+  chain.end = value_of(after ? *after : *next);
+}
+
+// Begins a chain with this node; `source`: the buffer of the picture that it reads, if it reads one.
+bool Planner::begin(Chain &chain, const Node &node, const Node *after, int &source) {
   BandStep &step = *chain.step;
   chain.element = step.element = element_of(node.type);
   if (element_of(graph_.type(node.inputs[0])) != chain.element) return false;
   step.kernels = options_.kernels;
   step.panel = is_depthwise(node) ? BLOCK : options_.kernels->panel[int(chain.element)];
   step.over_read = options_.kernels->pixels_over_read[int(chain.element)];
-  int source = -1;
   const int input = node.inputs[0];
   if (is_depthwise(node)) {
     chain.depthwise_after = after;
@@ -303,7 +330,16 @@ bool Planner::plan_chain(const Node &node, const Node *after) {
     step.pad_expand = stored_zero(graph_.type(input));
   }
   chain.end = value_of(after ? *after : node);
+  return true;
+}
 
+bool Planner::plan_chain(const Node &node, const Node *after) {
+  Chain chain;
+  int source = -1;
+  if (!begin(chain, node, after, source)) return false;
+  feed(chain, source);
+  BandStep &step = *chain.step;
+  const int input = (chain.expand ? *chain.expand : node).inputs[0];
   const Shape &in = graph_.type(input).shape;
   step.height0 = in[0], step.width0 = in[1], step.channels0 = in[2];
   if (chain.expand && !chain.depthwise) extend(chain);
@@ -321,8 +357,8 @@ bool Planner::plan_chain(const Node &node, const Node *after) {
   if (!step.prepare()) return false;
 
   std::vector<int> nodes;
-  for (const Node *part : {chain.expand, chain.expand_after, chain.depthwise, chain.depthwise_after, chain.project,
-                           chain.project_after})
+  for (const Node *part : {chain.feed, chain.feed_after, chain.expand, chain.expand_after, chain.depthwise,
+                           chain.depthwise_after, chain.project, chain.project_after})
     if (part) done(*part), nodes.push_back(int(part - graph_.nodes.data()));
   std::vector<int> reads = {source >= 0 ? source : blocked(input)};
   int other = -1;
@@ -332,12 +368,13 @@ bool Planner::plan_chain(const Node &node, const Node *after) {
       done(*sum), nodes.push_back(int(sum - graph_.nodes.data())), chain.end = value_of(*sum);
     }
   step.kernel = step.by_channels ? "channels" : "bands";
-  for (const auto &[present, name] : {std::pair{bool(step.expand), "_conv"}, {bool(step.depthwise), "_depthwise"},
-                                      {bool(step.project), "_pointwise"}})
+  for (const auto &[present, name] : {std::pair{bool(step.feed), "_conv"}, {bool(step.expand), "_conv"},
+                                      {bool(step.depthwise), "_depthwise"}, {bool(step.project), "_pointwise"}})
     if (present) step.kernel += name;
   step.kernel += std::string("_") + name_of(chain.element);
   step.tile = step.by_channels ? std::to_string(step.slice_channels) + " channels"
                                : std::to_string(step.band_rows) + (step.band_rows == 1 ? " row" : " rows");
+  if (step.feed) plan_.weight_bytes += step.feed->expand->weights.size();
   if (step.expand) plan_.weight_bytes += step.expand->weights.size();
   if (step.depthwise) plan_.weight_bytes += step.depthwise->weights.size();
   if (step.project) plan_.weight_bytes += step.project->weights.size();

@@ -41,6 +41,8 @@ class Planner {
   void plan_outputs();
 
   const Node *table_after(const Node &node) const;
+  bool begin(Chain &chain, const Node &node, const Node *after, int &source);
+  void feed(Chain &chain, int source);
   bool extend(Chain &chain);
   const Node *residual_of(const Node &last, int end, GemmLayer &layer, int &other) const;
   bool picture_source(const Node &first, int value, BandStep &step, int &source);

@@ -56,7 +56,8 @@ class Finish {
       : plain_(e.zero == 0 && e.low == 0 && e.high == 255 && !e.table && !e.residual && !e.row_sums),
         residual_(e.residual), limited_(e.low > 0 || e.high < 255),
         add_limited_(e.add_low > 0 || e.add_high < 255), table_(e.table),
-        zero_(_mm512_set1_epi16(int16_t(e.zero))), low_(_mm512_set1_epi8(char(e.low))), high_(_mm512_set1_epi8(char(e.high))) {
+        zero_(_mm512_set1_epi16(int16_t(e.zero))), low_(_mm512_set1_epi8(char(e.low))),
+        high_(_mm512_set1_epi8(char(e.high))) {
     if (!residual_) return;
     factors_low_ = _mm512_set1_epi32((e.add_self & 127) | (e.add_other & 127) << 16);
     factors_high_ = _mm512_set1_epi32(e.add_self >> 7 | e.add_other >> 7 << 16);

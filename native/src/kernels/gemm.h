@@ -7,7 +7,7 @@
 //   zero(), sum(acc, acc), finish<P, NV>(acc, call, channel, pixel)
 // and may declare
 //   Half: for a panel of 8 channels, if LANES is 16 or if that takes another tile
-//   multiply<P, NV, PANEL>(acc, call, a, weights): the loop over words, where one word at a time is not the best way
+//   multiply<P, NV, PANEL>(acc, call, a, weights): the loop over words, where another than the plain one is better
 //   HALVES: a panel of 16 channels is worked on as two halves, with the tile of a panel of 8
 //   many_pixels<NV>(call, channel): all pixels for a panel, where tiles of MAX_PIXELS are not the best way
 #pragma once
