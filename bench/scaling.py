@@ -137,11 +137,12 @@ def report(words: argparse.Namespace, points: list[Point]) -> str:
                 )  # fmt: skip
                 cliffs += [f"{precision} {axis} {point.value:g} ({over:+.0%})"] if flag else []
     header = ("precision", "axis", "value", "ms a batch", "pictures/s", "GMAC/s", "against the trend", "")
+    picture = f"![Pictures a second along each axis]({words.plot.name})\n\n" if words.plot else ""
     found = f"Over {CLIFF:.0%} above the trend: {', '.join(cliffs) if cliffs else 'none'}."
     return (
         f"## Speed against resolution, width and batch\n\n"
         f"`python bench/scaling.py` on {time.strftime('%Y-%m-%d')}, {processor()}: {words.name}, one thread, "
-        f"minimum of {3 * words.rounds} calls, random weights. {found}\n\n{markdown(header, lines)}"
+        f"minimum of {3 * words.rounds} calls, random weights. {found}\n\n{picture}{markdown(header, lines)}"
     )
 
 
