@@ -8,6 +8,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # What builds the package is installed first and kept, and so are the objects in build/: compiling again is quick.
 BUILD := $(INSTALL) --no-build-isolation
 TOOLS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")
+# Peers of the tests that ask for another build of torch than constraints.txt has: they work with this one.
+PEERS := timm==1.0.31 torchvision==0.28.0
 NATIVE := CMakeLists.txt $(shell find native -name '*.cc' -o -name '*.h' -o -name CMakeLists.txt)
 
 .PHONY: demo engine test lint bench clean
@@ -54,6 +56,7 @@ $(VENV)/.train: $(VENV)/.tools constraints.txt $(NATIVE)
 
 $(VENV)/.test: $(VENV)/.train
 	$(BUILD) --editable '.[train,test]'
+	$(INSTALL) --no-deps $(PEERS)
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test

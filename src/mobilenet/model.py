@@ -11,6 +11,7 @@ from itertools import chain, islice
 from operator import is_
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard, cast, overload
+from warnings import warn
 
 import numpy as np
 from PIL import Image
@@ -453,28 +454,45 @@ def make_checks(model: Model, count: int = 2) -> tuple[Check, ...]:
 
 
 def load(path: str | os.PathLike[str], *, precision: str = "fp32", threads: int | None = None) -> Model:
-    """Reads a model file, or an official `.tflite` file, whatever its name.
+    """Reads a model file, a `.tflite` file, or another project's checkpoint (docs/importing.md), by its bytes.
 
     Args:
-        path: the file.
+        path: the file, or a folder with a checkpoint and its config.json.
         precision: of float layers, "fp32" or "bf16"; integer layers are exact in either.
         threads: how many threads it uses; default: `MOBILENET_THREADS`, else the processors of this process.
 
     Raises:
         ModelFileError: missing, damaged, hostile, or of a kind that is not read; the message names the file.
-        UnsupportedOperatorError: a `.tflite` file holds operators that no MobileNet needs; they are named.
+        UnsupportedOperatorError: a `.tflite` or ONNX file holds operators that no MobileNet needs; they are named.
+        MissingExtraError: the package that reads a checkpoint is not installed.
         ArgumentError: an unknown precision, or a number of threads that is not 1 to 256.
     """
     _check_options(precision, threads)
-    data = read_bytes(path)
+    data = b"" if os.path.isdir(path) else read_bytes(path)  # noqa: PTH112 - pathlib is slow to import
     if data[4:8] == TFLITE_MAGIC:
         from mobilenet.files.tflite import read_tflite
 
         model = Model.of(read_tflite(path))
+    elif not data or _is_foreign(data):
+        from mobilenet.files.imports.read import read_import
+
+        model = Model.of(read_import(path))
+        if "ambiguous" in model.provenance:
+            warn(f"{os.fspath(path)}: {model.provenance['ambiguous']}", stacklevel=2)
     else:
         model = Model.of_file(data, os.fspath(path), precision=precision, threads=threads)
     model.precision, model.threads = precision, threads
     return model
+
+
+def _is_foreign(data: bytes) -> bool:
+    """Whether these are bytes that another project's reader knows; for a model file nothing is imported."""
+    size = int.from_bytes(data[:8], "little")
+    if data[8:9] == b"{" and b'"mobilenet"' in data[8 : 8 + size]:
+        return False
+    from mobilenet.files.imports.kinds import kind_of
+
+    return bool(kind_of(data))
 
 
 def _check_options(precision: str, threads: int | None) -> None:

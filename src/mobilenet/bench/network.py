@@ -15,14 +15,15 @@ import numpy as np
 
 import mobilenet
 from mobilenet.errors import ArgumentError, MissingExtraError
+from mobilenet.exports.ends import float_ends
 from mobilenet.files.contents import ModelContents
 from mobilenet.files.dequantise import to_float
 from mobilenet.files.model_file import encode
 from mobilenet.graph.cost import cost
 from mobilenet.graph.edit import pruned
 from mobilenet.graph.fold import fold
-from mobilenet.graph.graph import Graph, Node, TensorType, Weights
-from mobilenet.graph.ops import Dequantise, Quantise, Shape
+from mobilenet.graph.graph import Graph, Weights
+from mobilenet.graph.ops import Shape
 from mobilenet.model import Model
 from mobilenet.quantise import quantise
 from mobilenet.quantise.random import random_batch, random_model
@@ -90,7 +91,7 @@ class Network:
     @cached_property
     def onnx(self) -> bytes:
         """The float model for runtimes that read ONNX."""
-        from mobilenet.bench.onnx_writer import to_onnx
+        from mobilenet.exports.onnx_writer import to_onnx
 
         return bytes(to_onnx(*self.float_graph, batch=self.batch_size).SerializeToString())
 
@@ -105,14 +106,14 @@ class Network:
     @cached_property
     def tflite(self) -> bytes:
         """The float model for LiteRT."""
-        from mobilenet.bench.tflite_writer import to_tflite
+        from mobilenet.exports.tflite_writer import to_tflite
 
         return to_tflite(*self.float_graph, batch=self.batch_size)
 
     @cached_property
     def tflite_int8(self) -> bytes:
         """Our integer graph for LiteRT, with float32 ends."""
-        from mobilenet.bench.tflite_writer import to_tflite
+        from mobilenet.exports.tflite_writer import to_tflite
 
         return to_tflite(self.integers.graph, self.integers.weights, batch=self.batch_size)
 
@@ -154,22 +155,7 @@ def find_network(
 
 def with_float_ends(contents: ModelContents) -> ModelContents:
     """A quantised model that takes and gives float32 and converts both itself, as those of its peers do."""
-    graph = contents.graph
-    inputs, first, outputs = {}, [], {}
-    renamed = {}
-    for name, kind in graph.inputs.items():
-        inputs[name] = kind
-        if kind.quantisation is not None:
-            inputs[name] = TensorType(kind.shape)
-            renamed[name] = f"{name}.quantised"
-            first.append(Node(renamed[name], Quantise(), (name,), kind.dtype, kind.quantisation))
-    nodes = [replace(n, inputs=tuple(renamed.get(name, name) for name in n.inputs)) for n in graph.nodes]
-    for output, value in graph.outputs.items():
-        outputs[output] = renamed.get(value, value)
-        if graph.types[value].integer:
-            outputs[output] = f"{outputs[output]}.real"
-            nodes.append(Node(outputs[output], Dequantise(), (renamed.get(value, value),)))
-    return _with(contents, graph=Graph(inputs, (*first, *nodes), outputs))
+    return _with(contents, graph=float_ends(contents.graph))
 
 
 def _resized(contents: ModelContents, resolution: int) -> ModelContents:

@@ -15,11 +15,12 @@ from pathlib import Path
 from mobilenet.errors import ArgumentError, GraphError, ModelFileError, UnsupportedOperatorError
 from mobilenet.files.contents import ModelContents
 from mobilenet.files.dequantise import to_float as dequantised
+from mobilenet.files.description import KEY, Description, parse_description
 from mobilenet.files.tflite_graph import INPUT, build_graph
 from mobilenet.files.tflite_labels import packed_labels, read_labels
 from mobilenet.files.tflite_schema import parse_tflite
 from mobilenet.graph.edit import classifier_node
-from mobilenet.graph.graph import Graph, TensorType
+from mobilenet.graph.graph import Graph, TensorType, Weights
 from mobilenet.graph.ops import ArgMax, AveragePool, Dequantise, L2Normalise, Mean, Quantise, Reshape, Softmax
 from mobilenet.pictures.preprocess import Preprocessing
 
@@ -66,23 +67,72 @@ def _read(path: Path, labels: str | os.PathLike[str] | Sequence[str] | None, to_
     data = memoryview(raw)
     model = parse_tflite(data)
     graph, weights = build_graph(model, WEIGHT_FACTOR * len(raw) + WEIGHT_BYTES)
+    if (said := model.metadata.get(KEY)) is not None:
+        description = parse_description(said.tobytes())
+        contents = _described(path, graph, weights, description, labels, data)
+    else:
+        contents = _undescribed(path, raw, graph, weights, labels, model.description)
+    contents.validate()
+    return dequantised(contents) if to_float else contents
+
+
+def _described(
+    path: Path,
+    graph: Graph,
+    weights: Weights,
+    said: Description,
+    labels: str | os.PathLike[str] | Sequence[str] | None,
+    data: memoryview,
+) -> ModelContents:
+    """A file that this package wrote says what it is; a classifier's embedding is found again."""
+    if len(said.outputs) != len(graph.outputs) or len(set(said.outputs)) != len(said.outputs):
+        raise ModelFileError(
+            f"has {len(graph.outputs)} outputs, but describes {', '.join(said.outputs) or 'none'}"
+        )
+    named = dict(zip(said.outputs, graph.outputs.values(), strict=True))
+    if len(named) == 1 and said.task in ("classify", "segment"):
+        graph = _with_outputs(graph)[0]
+        if set(named) - set(graph.outputs):
+            raise ModelFileError(f"describes the output '{said.outputs[0]}', which it does not end in")
+    else:
+        graph = replace(graph, outputs=named)
+    return ModelContents(
+        graph=graph,
+        weights=weights,
+        preprocessing=said.preprocessing,
+        labels=(said.labels or _labels(None, data, graph)) if labels is None else _labels(labels, data, graph),
+        task=said.task,
+        calibration=said.calibration,
+        metrics=said.metrics,
+        licence=said.licence,
+        provenance={**said.provenance, "imported": path.name},
+    )
+
+
+def _undescribed(
+    path: Path,
+    raw: bytes,
+    graph: Graph,
+    weights: Weights,
+    labels: str | os.PathLike[str] | Sequence[str] | None,
+    description: str,
+) -> ModelContents:
+    """Any other file: conventions fill in what it does not say."""
     graph, task = _with_outputs(graph)
-    contents = ModelContents(
+    return ModelContents(
         graph=graph,
         weights=weights,
         preprocessing=_preprocessing(graph.inputs[INPUT], task),
-        labels=_labels(labels, data, graph),
+        labels=_labels(labels, memoryview(raw), graph),
         task=task,
         provenance={
             "source": path.name,
             "sha256": hashlib.sha256(raw).hexdigest(),
             "format": "TensorFlow Lite",
-            "description": model.description,
+            "description": description,
             "assumed": "the crop and interpolation of pictures, and for a float input its range, -1 to 1",
         },
     )
-    contents.validate()
-    return dequantised(contents) if to_float else contents
 
 
 def _bytes(path: Path) -> bytes:

@@ -6,7 +6,7 @@ tensor or operator alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -23,6 +23,7 @@ VERSION = 3
 MAX_RANK = 8
 MAX_OPERATORS = 4096  # a few hundred is usual
 MAX_OPERANDS = 128  # inputs or outputs of one operator
+MAX_METADATA = 64  # entries
 
 TENSOR_TYPES = (
     "float32", "float16", "int32", "uint8", "int64", "string", "bool", "int16", "complex64", "int8", "float64",
@@ -107,13 +108,14 @@ class Call:
 
 @dataclass(frozen=True)
 class TfliteModel:
-    """The one subgraph of a file."""
+    """The one subgraph of a file, and the bytes of its metadata entries by their names."""
 
     description: str
     tensors: list[Tensor]
     calls: list[Call]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    metadata: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 def parse_tflite(data: memoryview) -> TfliteModel:
@@ -137,7 +139,20 @@ def parse_tflite(data: memoryview) -> TfliteModel:
         raise ModelFileError(f"has {len(operators)} operators; at most {MAX_OPERATORS} are accepted")
     calls = [_call(i, operator, kinds, len(tensors)) for i, operator in enumerate(operators)]
     inputs, outputs = (_indices(graphs[0], field, "the subgraph", len(tensors)) for field in (1, 2))
-    return TfliteModel(root.text(3), tensors, calls, inputs, outputs)
+    return TfliteModel(root.text(3), tensors, calls, inputs, outputs, _metadata(root, buffers, data))
+
+
+def _metadata(root: Table, buffers: list[Table], data: memoryview) -> dict[str, NDArray[np.uint8]]:
+    entries = root.tables(6, "metadata entries")
+    if len(entries) > MAX_METADATA:
+        raise ModelFileError(f"has {len(entries)} metadata entries; at most {MAX_METADATA} are accepted")
+    found = {}
+    for entry in entries:
+        buffer = entry.number(1, "uint32")
+        if buffer >= len(buffers):
+            raise ModelFileError(f"is damaged: a metadata entry is in buffer {buffer} of {len(buffers)}")
+        found[entry.text(0)] = _bytes(buffers[buffer], data)
+    return found
 
 
 def _kind(code: Table) -> str:

@@ -16,11 +16,11 @@ from mobilenet.graph.ops import AveragePool, Conv, MaxPool
 from mobilenet.quantise.random import random_batch, random_quantised_model
 from mobilenet.run.reference import dequantise_array, quantise_array, run
 
-interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="needs mobilenet[bench]")
+interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="needs mobilenet[export]")
 
-from bench_graphs import FLOAT_GRAPHS, random_inputs, random_weights, single  # noqa: E402
+from export_graphs import FLOAT_GRAPHS, random_inputs, random_weights, single  # noqa: E402
 
-from mobilenet.bench.tflite_writer import to_tflite  # noqa: E402
+from mobilenet.exports.tflite_writer import to_tflite  # noqa: E402
 
 # Networks whose integer layers TFLite counts as the reference does: no hard swish, no attention.
 LAYERS_ALIKE = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v4_conv_small", "mobilenet_edgetpu")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,15 +47,13 @@ class TfliteBuilder:
     codes: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def value(self, name: str, shape: Sequence[int], dtype: str, scales: Scales | None = None) -> int:
-        """A tensor that is computed, its shape with the batch."""
+        """A tensor that is computed, its shape with the batch; a size of -1 is open, and 1 until it is set."""
         return self._tensor(name, shape, dtype, scales, 0)
 
     def constant(self, name: str, array: np.ndarray, scales: Scales | None = None) -> int:
         """A tensor whose values the file holds."""
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
-        self.buffers.append(buffer)
-        return self._tensor(name, array.shape, str(array.dtype), scales, len(self.buffers) - 1)
+        buffer = self._buffer(np.ascontiguousarray(array).tobytes())
+        return self._tensor(name, array.shape, str(array.dtype), scales, buffer)
 
     def dtype(self, tensor: int) -> int:
         """The schema's number of a tensor's dtype."""
@@ -76,22 +74,37 @@ class TfliteBuilder:
         self.operators.append(operator)
         return output
 
-    def pack(self, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
-        """The file."""
+    def pack(self, inputs: Mapping[str, int], outputs: Mapping[str, int], metadata: Mapping[str, bytes]) -> bytes:
+        """The file, with its ends by their names and what is said beside the network."""
         graph = schema.SubGraphT()
         graph.tensors, graph.operators = self.tensors, self.operators
-        graph.inputs, graph.outputs, graph.name = list(inputs), list(outputs), "main"
+        graph.inputs, graph.outputs, graph.name = list(inputs.values()), list(outputs.values()), "main"
         model = schema.ModelT()
         model.version, model.description = VERSION, "mobilenet"
         model.subgraphs, model.buffers = [graph], self.buffers
         model.operatorCodes = [_operator_code(*code) for code in self.codes]
+        model.signatureDefs = [_signature(inputs, outputs)]
+        model.metadata = [self._metadata(name, content) for name, content in metadata.items()]
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(model.Pack(builder), IDENTIFIER)
         return bytes(builder.Output())
 
+    def _metadata(self, name: str, content: bytes) -> Any:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name, self._buffer(content)
+        return entry
+
+    def _buffer(self, content: bytes) -> int:
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(content, np.uint8)
+        self.buffers.append(buffer)
+        return len(self.buffers) - 1
+
     def _tensor(self, name: str, shape: Sequence[int], dtype: str, scales: Scales | None, buffer: int) -> int:
         tensor = schema.TensorT()
-        tensor.name, tensor.shape, tensor.buffer = name, list(shape), buffer
+        tensor.name, tensor.shape, tensor.buffer = name, [abs(size) for size in shape], buffer
+        if -1 in shape:
+            tensor.shapeSignature = list(shape)
         tensor.type = getattr(schema.TensorType, DTYPES[dtype])
         if scales is not None:
             tensor.quantization = schema.QuantizationParametersT()
@@ -111,3 +124,20 @@ def _operator_code(kind: str, version: int) -> Any:
     code.deprecatedBuiltinCode = min(code.builtinCode, 127)
     code.version = version
     return code
+
+
+def _signature(inputs: Mapping[str, int], outputs: Mapping[str, int]) -> Any:
+    """The names of the ends, as `Interpreter.get_signature_runner` wants them."""
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = "serving_default", 0
+    signature.inputs, signature.outputs = _tensor_maps(inputs), _tensor_maps(outputs)
+    return signature
+
+
+def _tensor_maps(ends: Mapping[str, int]) -> list[Any]:
+    maps = []
+    for name, tensor in ends.items():
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = name, tensor
+        maps.append(entry)
+    return maps

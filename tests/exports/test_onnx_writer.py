@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 import mobilenet
-from mobilenet.errors import GraphError, UnsupportedOperatorError
+from mobilenet.errors import GraphError
 from mobilenet.graph.fold import fold
-from mobilenet.graph.graph import Graph, Node, Quantisation, TensorType, Weights
-from mobilenet.graph.ops import Activation, Quantise
+from mobilenet.graph.graph import Graph, Node, TensorType, Weights
+from mobilenet.graph.ops import Activation
 from mobilenet.run.reference import run
 
-pytest.importorskip("onnx", reason="needs mobilenet[bench]")
-onnxruntime = pytest.importorskip("onnxruntime", reason="needs mobilenet[bench]")
+pytest.importorskip("onnx", reason="needs mobilenet[export]")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs mobilenet[export]")
 
-from bench_graphs import FLOAT_GRAPHS, random_inputs, random_weights  # noqa: E402
+from export_graphs import FLOAT_GRAPHS, random_inputs, random_weights  # noqa: E402
 
-from mobilenet.bench.onnx_writer import to_onnx  # noqa: E402
+from mobilenet.exports.onnx_writer import to_onnx  # noqa: E402
 
 
 def run_onnx(
@@ -76,13 +76,6 @@ def test_an_output_that_is_an_input_or_read_again_is_written() -> None:
     inputs = random_inputs(graph)
     for name, expected in run(graph, {}, inputs).items():
         assert_close(run_onnx(graph, {}, inputs, 2)[name], expected, 1e-6)
-
-
-def test_a_quantised_node_is_named_in_the_error() -> None:
-    node = Node("q", Quantise(), ("x",), "uint8", Quantisation(0.1, 3))
-    graph = Graph({"x": TensorType((3,))}, (node,), {"y": "q"})
-    with pytest.raises(UnsupportedOperatorError, match="'q'"):
-        to_onnx(graph, {})
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:

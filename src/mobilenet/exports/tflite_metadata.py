@@ -1,0 +1,124 @@
+"""TFLite Metadata: what a .tflite file's input and outputs mean, and its labels, for the tools that read it.
+
+Source: `metadata_schema.fbs` (1.0) of TensorFlow Lite: a FlatBuffer of its own in the metadata entry
+"TFLITE_METADATA", and the files that it names in an uncompressed zip archive behind the model. Numbers of fields
+are the schema's.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+
+import flatbuffers
+import numpy as np
+
+from mobilenet.exports.describe import label_text, to_json
+from mobilenet.files.contents import ModelContents
+from mobilenet.files.description import KEY
+
+ENTRY = "TFLITE_METADATA"
+IDENTIFIER = b"M001"
+PARSER_VERSION = "1.0.0"  # every parser reads it
+LABEL_FILE = "labels.txt"
+IMAGE_PROPERTIES, FEATURE_PROPERTIES, NORMALISATION = 2, 1, 1  # of the schema's unions
+COLOUR_SPACES = {"RGB": 1, "BGR": 0, "L": 2}  # the schema has no BGR: unknown
+AXIS_LABELS = 2  # of the schema's kinds of associated files
+DATE = (1980, 1, 1, 0, 0, 0)  # so that the same model gives the same bytes
+
+Fields = dict[int, tuple[str, int]]  # number -> kind and value; an offset is where a child was written
+
+
+def metadata_entries(contents: ModelContents) -> dict[str, bytes]:
+    """The metadata entries of a file with this network."""
+    return {ENTRY: _Metadata(contents).pack(), KEY: to_json(contents).encode()}
+
+
+def with_label_file(data: bytes, labels: Sequence[str]) -> bytes:
+    """The file with its labels packed behind it."""
+    if not labels:
+        return data
+    stream = io.BytesIO(data)
+    stream.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo(LABEL_FILE, DATE), label_text(labels))
+    return stream.getvalue()
+
+
+class _Metadata:
+    """The FlatBuffer in the making; children are written before the tables that point to them."""
+
+    def __init__(self, contents: ModelContents) -> None:
+        self.contents = contents
+        self.builder = flatbuffers.Builder(1024)
+
+    def pack(self) -> bytes:
+        contents = self.contents
+        inputs = self._offsets([self._input(name) for name in contents.graph.inputs])
+        outputs = self._offsets([self._output(name) for name in contents.graph.outputs])
+        subgraph = self._table({0: ("offset", self._text("main")), 2: ("offset", inputs), 3: ("offset", outputs)})
+        fields: Fields = {
+            0: ("offset", self._text(str(contents.provenance.get("model") or "mobilenet"))),
+            1: ("offset", self._text(f"a network of the MobileNet family, task: {contents.task}")),
+            3: ("offset", self._offsets([subgraph])),
+            7: ("offset", self._text(PARSER_VERSION)),
+        }
+        if contents.licence:
+            fields[5] = ("offset", self._text(contents.licence))
+        self.builder.Finish(self._table(fields), IDENTIFIER)
+        return bytes(self.builder.Output())
+
+    def _input(self, name: str) -> int:
+        rule = self.contents.preprocessing
+        fields: Fields = {0: ("offset", self._text(name))}
+        if rule is not None:
+            fields[1] = ("offset", self._text(rule.describe()))
+            size = self._table({0: ("uint32", rule.width), 1: ("uint32", rule.height)})
+            image = self._table({0: ("int8", COLOUR_SPACES[rule.channels]), 1: ("offset", size)})
+            fields[3] = ("offset", self._table({0: ("uint8", IMAGE_PROPERTIES), 1: ("offset", image)}))
+            values = self._table({0: ("offset", self._floats(rule.mean)), 1: ("offset", self._floats(rule.std))})
+            unit = self._table({0: ("uint8", NORMALISATION), 1: ("offset", values)})
+            fields[4] = ("offset", self._offsets([unit]))
+            extremes = rule.normalise(np.array([[0] * len(rule.mean), [255] * len(rule.mean)], np.uint8))
+            fields[5] = ("offset", self._stats(*extremes.tolist()))
+        return self._table(fields)
+
+    def _stats(self, lowest: Sequence[float], highest: Sequence[float]) -> int:
+        return self._table({0: ("offset", self._floats(highest)), 1: ("offset", self._floats(lowest))})
+
+    def _output(self, name: str) -> int:
+        fields: Fields = {0: ("offset", self._text(name))}
+        feature = self._table({})
+        fields[3] = ("offset", self._table({0: ("uint8", FEATURE_PROPERTIES), 1: ("offset", feature)}))
+        if self.contents.labels and name in ("logits", "probabilities", "classes"):
+            file: Fields = {0: ("offset", self._text(LABEL_FILE)), 2: ("int8", AXIS_LABELS)}
+            fields[6] = ("offset", self._offsets([self._table(file)]))
+        return self._table(fields)
+
+    def _text(self, text: str) -> int:
+        return int(self.builder.CreateString(text))
+
+    def _floats(self, values: Sequence[float]) -> int:
+        self.builder.StartVector(4, len(values), 4)
+        for value in reversed(values):
+            self.builder.PrependFloat32(value)
+        return int(self.builder.EndVector())
+
+    def _offsets(self, tables: Sequence[int]) -> int:
+        self.builder.StartVector(4, len(tables), 4)
+        for table in reversed(tables):
+            self.builder.PrependUOffsetTRelative(table)
+        return int(self.builder.EndVector())
+
+    def _table(self, fields: Fields) -> int:
+        self.builder.StartObject(max(fields, default=0) + 1)
+        for number, (kind, value) in fields.items():
+            add = {
+                "offset": self.builder.PrependUOffsetTRelativeSlot,
+                "uint32": self.builder.PrependUint32Slot,
+                "int8": self.builder.PrependInt8Slot,
+                "uint8": self.builder.PrependUint8Slot,
+            }[kind]
+            add(number, value, 0)
+        return int(self.builder.EndObject())

@@ -1,0 +1,64 @@
+"""What TFLite writes as operators of their own, in the fields where a graph has it: padding and activations.
+
+A PAD that only a convolution without padding reads is that convolution's padding, and a float activation of a
+layer that nothing else reads is the layer's. The numbers stay the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from mobilenet.graph.graph import Graph, Node, Weights
+from mobilenet.graph.ops import Activation, Add, Conv, Dense, DepthwiseConv, Mul, Pad
+
+Carrier = Conv | DepthwiseConv | Dense | Add | Mul
+
+
+def tidied(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
+    """An equal graph; nodes that remain keep their names, and a layer with its activation goes by the layer's."""
+    readers = Counter(name for node in graph.nodes for name in node.inputs)
+    readers.update(graph.outputs.values())
+    nodes: dict[str, Node] = {}
+    renamed: dict[str, str] = {}
+    kept = dict(weights)
+    for node in graph.nodes:
+        node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
+        before = nodes.get(node.inputs[0])
+        alone = before is not None and readers[before.name] == 1
+        if alone and before is not None and _is_its_padding(before, node):
+            del nodes[before.name]
+            node = _with_padding(node, before)
+        elif alone and before is not None and _is_its_activation(before, node):
+            _join(before, node, nodes, kept)
+            renamed[node.name] = before.name
+            readers[before.name] = readers[node.name]
+            continue
+        nodes[node.name] = node
+    outputs = {output: renamed.get(value, value) for output, value in graph.outputs.items()}
+    return Graph(graph.inputs, tuple(nodes.values()), outputs), kept
+
+
+def _is_its_padding(pad: Node, node: Node) -> bool:
+    operator = node.operator
+    fits = isinstance(operator, Conv | DepthwiseConv) and not any(operator.padding)
+    return isinstance(pad.operator, Pad) and fits
+
+
+def _with_padding(node: Node, pad: Node) -> Node:
+    assert isinstance(node.operator, Conv | DepthwiseConv) and isinstance(pad.operator, Pad)
+    operator = replace(node.operator, padding=pad.operator.padding, same=False)
+    return replace(node, operator=operator, inputs=pad.inputs)
+
+
+def _is_its_activation(layer: Node, node: Node) -> bool:
+    alone = isinstance(node.operator, Activation) and node.quantisation is None and layer.quantisation is None
+    return alone and isinstance(layer.operator, Carrier) and layer.operator.activation == "none"
+
+
+def _join(layer: Node, node: Node, nodes: dict[str, Node], weights: Weights) -> None:
+    assert isinstance(layer.operator, Carrier) and isinstance(node.operator, Activation)
+    operator = replace(layer.operator, activation=node.operator.activation)
+    nodes[layer.name] = replace(layer, operator=operator)
+    if f"{node.name}.alpha" in weights:
+        weights[f"{layer.name}.alpha"] = weights.pop(f"{node.name}.alpha")
