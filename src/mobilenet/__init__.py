@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobilenet.errors import (
     ArgumentError,
+    BudgetError,
     DataError,
     EngineMissingError,
     GraphError,
@@ -42,6 +43,7 @@ _HOMES = {
 
 __all__ = [
     "ArgumentError",
+    "BudgetError",
     "DataError",
     "EngineMissingError",
     "GraphError",

@@ -231,45 +231,122 @@ def _csv_writer(top: int) -> Any:
 
 @app.command(name="import")
 def import_(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A .tflite file.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|FOLDER", help="A .tflite, .safetensors, .pth, .bin, .h5, .keras or .onnx file; a folder."
+        ),
+    ],
     output: Annotated[str, typer.Option("--output", "-o", help="The model file to write.")],
     labels: Annotated[str | None, typer.Option(help="A text file with one label a line.")] = None,
-    to_float: Annotated[bool, typer.Option("--float", help="Dequantise, to fine-tune it.")] = False,
+    resolution: Annotated[int | None, typer.Option(help="Side of the picture in pixels.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Which network it is, where several have these tensors.")
+    ] = None,
+    to_float: Annotated[bool, typer.Option("--float", help="Dequantise a .tflite file, to fine-tune it.")] = False,
 ) -> None:
     """Turn somebody else's file into a model file."""
-    from mobilenet.files.tflite import read_tflite
+    from mobilenet.files.imports.read import read_any
     from mobilenet.model import Model
 
-    model = Model.of(read_tflite(file, labels=labels, to_float=to_float))
+    contents = read_any(file, labels=labels, resolution=resolution, name=name, to_float=to_float)
+    model = Model.of(contents)
     model.save(output)
     out.print(f"{escape(output)}: {_summary(model)}")
+    for key, what in (("ambiguous", ""), ("assumed", "taken as usual, for the file does not say it: ")):
+        if key in model.provenance:
+            err.print(f"note: {what}{escape(model.provenance[key])}", highlight=False)
 
 
 @app.command()
 def quantise(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file of floats.")],
-    data: Annotated[str, typer.Option(help="A folder of pictures like those that the model will see.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="The model file to write.")],
-    pictures: Annotated[int, typer.Option(min=1, help="How many pictures to calibrate on, at most.")] = 64,
+    data: Annotated[
+        str, typer.Option(help="Pictures like those that the model will see: a folder, or a data set with labels.")
+    ],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Default: beside the model, NAME-int8.safetensors.")
+    ] = None,
+    max_drop: Annotated[float, typer.Option(help="How much worse it may become, 0 to 1.")] = 0.01,
+    method: Annotated[
+        str, typer.Option(help="min-max, moving-average, percentile, mse, entropy, or auto.")
+    ] = "auto",
+    percentile: Annotated[float, typer.Option(help="Of the method of that name.")] = 99.99,
+    pictures: Annotated[int, typer.Option(help="How many pictures to calibrate on, at most.")] = 64,
+    held_out: Annotated[int, typer.Option(help="How many others to measure on, at most.")] = 500,
+    equalise: Annotated[
+        bool | None, typer.Option("--equalise/--no-equalise", help="Cross-layer equalisation. Default: tried.")
+    ] = None,
+    correct_bias: Annotated[
+        bool | None, typer.Option("--correct-bias/--no-correct-bias", help="Default: tried.")
+    ] = None,
+    max_float: Annotated[
+        float, typer.Option(help="Share of the work that may stay in float to keep the accuracy.")
+    ] = 0.25,
+    seed: Annotated[int, typer.Option(help="Which pictures are drawn.")] = 0,
+    report: Annotated[str | None, typer.Option(help="Write a self-contained HTML report here.")] = None,
+    threads: Threads = None,
 ) -> None:
-    """Turn a float model into a small, fast one of 8-bit integers, without training.
+    """Turn a float model into a small, fast one of 8-bit integers, and keep its accuracy.
 
-    The ranges of all values are measured on pictures; of a data set that is split, on those of train.
+    It is measured on pictures that it is not calibrated on. If it becomes worse than allowed, the most sensitive
+    layers stay in float; if that does not do, nothing is written.
     """
-    from mobilenet.model import Model
-    from mobilenet.quantise import calibration_batches, calibration_pictures
-    from mobilenet.quantise import quantise as run_quantise
-    from mobilenet.quantise.compare import compare
+    from mobilenet.quantise.options import QuantiseOptions
+    from mobilenet.quantise.outcome import quantise_within
+    from mobilenet.quantise.report import write_outcome
 
-    loaded = mobilenet.load(model)
-    chosen = calibration_pictures(data, pictures)
-    with _progress("calibrating") as advance:
-        batches = calibration_batches(loaded, chosen, on_progress=advance)
-        quantised = Model.of(run_quantise(loaded, batches))
-    quantised.save(output)
-    before, after = (Path(path).stat().st_size / 1e6 for path in (model, output))
-    out.print(f"{escape(output)}: {_summary(quantised)}")
-    out.print(f"{after:.2f} MB, was {before:.2f} MB; {compare(loaded, quantised, chosen)}")
+    options = QuantiseOptions(
+        method, percentile, max_drop, pictures, held_out, equalise, correct_bias, max_float, seed
+    )
+    target = output or str(Path(model).with_suffix("")) + "-int8.safetensors"
+    loaded = mobilenet.load(model, threads=threads)
+    with _progress("quantising") as advance:
+        outcome = quantise_within(
+            loaded,
+            data,
+            options,
+            with_sensitivities=report is not None,
+            on_progress=lambda _, done, total: advance(done, total),
+        )
+    before, after = write_outcome(outcome, model, target, report)
+    out.print(f"{escape(target)}: {_summary(outcome.model)}")
+    out.print(f"{after / 1e6:.2f} MB, was {before / 1e6:.2f} MB; {escape(str(outcome))}")
+    if outcome.drawn.labels is None:
+        err.print(f"note: {escape(outcome.drawn.note)}", highlight=False)
+    if report:
+        out.print(f"report: {escape(report)}")
+
+
+app.command(name="quantize", hidden=True)(quantise)  # the American spelling
+
+
+@app.command()
+def export(
+    model: ModelPath,
+    to: Annotated[str, typer.Option(help="onnx, tflite, c (a program), or hub (a folder for timm).")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Default: beside the model, under its name.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or int8; default: the model's own.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Side of the picture in pixels.")] = None,
+    batch: Annotated[str, typer.Option(help="How many pictures run at once: a number, or dynamic.")] = "1",
+    picture_input: Annotated[
+        bool, typer.Option("--picture-input", help="Take uint8 pixels, and normalise them inside.")
+    ] = False,
+) -> None:
+    """Write a model for another runtime, and check there that it gives the same answers.
+
+    The file carries labels and preprocessing. If the answers differ, nothing is written.
+    """
+    from mobilenet.exports.export import default_path
+    from mobilenet.exports.export import export as run_export
+    from mobilenet.exports.prepare import Options, parse_batch
+
+    options = Options(precision, resolution, parse_batch(batch), picture_input)
+    target = output or default_path(model, to)
+    done = run_export(mobilenet.load(model), target, to=to, options=options)
+    out.print(f"{escape(str(done.path))}: {done.size / 1e6:.2f} MB; {done.proof}", highlight=False)
 
 
 def _summary(model: Model) -> str:
@@ -453,7 +530,7 @@ class _progress:  # noqa: N801 - used like a function
     def advance(self, done: int, total: int) -> None:
         if self.task is None:
             self.task = self.bar.add_task("", total=total)
-        self.bar.update(self.task, completed=done)
+        self.bar.update(self.task, completed=done, total=total)
 
 
 train.__signature__ = _train_signature()  # type: ignore[attr-defined]

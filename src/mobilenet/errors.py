@@ -39,6 +39,10 @@ class TrainingError(MobilenetError, RuntimeError):
     """Training cannot start or go on; the message says what to try."""
 
 
+class BudgetError(MobilenetError, RuntimeError):
+    """A quantised model is worse than its budget allows; the message says by how much, and which layers do it."""
+
+
 class OutOfMemoryError(MobilenetError, MemoryError):
     """A model needs more memory than there is, or than its limit allows."""
 

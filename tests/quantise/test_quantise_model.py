@@ -42,16 +42,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             coarse = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
             Image.fromarray(coarse).resize((90, 70)).save(folder / "data" / split / "a" / f"{number}.png")
     (folder / "broken").mkdir()
-    (folder / "broken" / "a.png").write_bytes(b"no picture")
+    for name in "abcdefgh":
+        (folder / "broken" / f"{name}.png").write_bytes(b"no picture")
     (folder / "empty").mkdir()
     return folder
 
 
 def test_command_writes_a_model_that_keeps_what_belongs_to_it(home: Path) -> None:
     out = home / "q.safetensors"
-    done = run("quantise", home / "m.safetensors", "--data", home / "data", "-o", out, "--pictures", 5)
+    words = ("--data", home / "data", "-o", out, "--pictures", 5, "--max-drop", 1, "--method", "min-max")
+    done = run("quantise", home / "m.safetensors", *words)
     assert done.returncode == 0, done.stderr
-    assert "of 5 pictures" in done.stdout
+    assert "held-out picture" in done.stdout
     before, after = mobilenet.load(home / "m.safetensors"), mobilenet.load(out)
     assert after.input.dtype == "uint8"
     assert (after.labels, after.preprocessing, after.task) == (before.labels, before.preprocessing, before.task)
@@ -70,8 +72,8 @@ def test_command_writes_a_model_that_keeps_what_belongs_to_it(home: Path) -> Non
     [
         (["--data", "missing"], "no such folder"),
         (["--data", "empty"], "no pictures"),
-        (["--data", "broken"], "a.png"),
-        (["--data", "data", "--pictures", "0"], "--pictures"),
+        (["--data", "broken", "--max-drop", "1"], ".png: "),
+        (["--data", "data", "--pictures", "0"], "pictures is 0"),
     ],
 )
 def test_command_says_what_is_wrong_and_writes_nothing(home: Path, words: list[str], message: str) -> None:

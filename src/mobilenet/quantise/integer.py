@@ -7,6 +7,7 @@ integers then compute is defined by `run/reference_integer.py`, whose rules deci
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -36,7 +37,8 @@ DTYPE = "uint8"
 STEPS = 255  # from the lowest to the highest integer
 WEIGHT_LEVELS = 127  # -128 is left out: weights are symmetric
 
-_KEEPS = (AveragePool, Pad, Resize, Reshape, Transpose)  # and MaxPool: rule 7
+# Rule 7, MaxPool too. These are no layers: integers or floats, as what they read is.
+MOVES = (AveragePool, Pad, Resize, Reshape, Transpose)
 _NARROWEST = 1e-8  # a value that never changes still needs a scale above 0
 _NEAR_SIX = 0.9  # of 6: from here on a relu6 gets all of 0..6, so that its clamp is the integer's own
 # Rule 6 takes an input's scale of 2^-10 to 2^8 times the output's; half of it is left to rounding.
@@ -44,7 +46,9 @@ _ADD_RATIOS = (2.0**-9, 2.0**7)
 _SMALLEST_MULTIPLIER = 2.0**-32  # of a requantisation: any int32 times this rounds to 0
 
 
-def to_integers(graph: Graph, weights: Weights, ranges: dict[str, Range]) -> tuple[Graph, Weights]:
+def to_integers(
+    graph: Graph, weights: Weights, ranges: dict[str, Range], keep_float: Collection[str] = ()
+) -> tuple[Graph, Weights]:
     """The integer form of a lowered float graph.
 
     Operators without an integer form (prelu; an affine node that is no picture's) keep float between a dequantise
@@ -54,11 +58,12 @@ def to_integers(graph: Graph, weights: Weights, ranges: dict[str, Range]) -> tup
         graph: what `lower.lower` returns.
         weights: of the graph.
         ranges: of every float value of the graph.
+        keep_float: names of nodes that keep float too; an output that one of them writes is float32.
 
     Raises:
         GraphError: a sum of products is too long for int32; the node is named.
     """
-    making = _Making(graph, weights, ranges)
+    making = _Making(graph, weights, ranges, keep_float)
     for node in graph.nodes:
         making.add(node)
     outputs = {name: making.final(value) for name, value in graph.outputs.items()}
@@ -80,8 +85,11 @@ def _float32(value: float) -> float:
 class _Making:
     """The integer graph so far; `integers` and `floats` name where a value of the float graph is found now."""
 
-    def __init__(self, graph: Graph, weights: Weights, ranges: dict[str, Range]) -> None:
+    def __init__(
+        self, graph: Graph, weights: Weights, ranges: dict[str, Range], keep_float: Collection[str]
+    ) -> None:
         self.graph, self.weights, self.ranges = graph, weights, ranges
+        self.kept = set(keep_float)
         self.nodes: list[Node] = []
         self.tensors: Weights = {}
         self.quantisations = {name: quantisation_of(ranges[name]) for name in graph.inputs}
@@ -95,14 +103,16 @@ class _Making:
         }
 
     def add(self, node: Node) -> None:
-        if has_integer_form(node.operator):
+        if isinstance(node.operator, MOVES) and node.inputs[0] in self.kept:
+            self.kept.add(node.name)
+        if has_integer_form(node.operator) and node.name not in self.kept:
             self._add_integer(node)
         else:
             self._add_float(node)
 
     def final(self, name: str) -> str:
-        """Where an output of the float graph is found: in integers, unless it is no real number."""
-        return name if self.graph.types[name].dtype == "int64" else self._integer(name)
+        """Where an output of the float graph is found: in integers, unless it is no real number or kept."""
+        return name if self.graph.types[name].dtype == "int64" or name in self.kept else self._integer(name)
 
     def _add_integer(self, node: Node) -> None:
         inputs = tuple(self._integer(name) for name in node.inputs)
@@ -144,7 +154,7 @@ class _Making:
 
     def _quantisation(self, node: Node) -> Quantisation:
         operator, span = node.operator, self.ranges[node.name]
-        if isinstance(operator, _KEEPS):
+        if isinstance(operator, MOVES):
             return self.quantisations[node.inputs[0]]
         if isinstance(operator, Softmax):  # an attention may be flat over many keys: then it needs finer steps
             high = span.high if node.name in self.multiplied else 1.0

@@ -40,7 +40,7 @@ def quantise(contents: ModelContents, batches: Iterable[np.ndarray]) -> ModelCon
         GraphError: the weights do not fit the graph, or a layer is too large for int32 sums.
     """
     graph, weights = quantise_graph(
-        contents.graph, contents.weights, batches, input_range=_input_range(contents.preprocessing)
+        contents.graph, contents.weights, batches, input_range=picture_range(contents.preprocessing)
     )
     return replace(
         contents,
@@ -69,18 +69,23 @@ def quantise_graph(
     Raises:
         ArgumentError, GraphError: as `quantise`.
     """
-    if any(kind.integer for kind in graph.types.values()):
-        raise ArgumentError(
-            "the model is quantised already; to quantise a .tflite file anew, import it with --float first"
-        )
-    if len(graph.inputs) != 1:
-        raise ArgumentError(f"the graph has the inputs {', '.join(graph.inputs)}; one is quantised")
+    check_quantisable(graph)
     graph.check_weights(weights)
     lowered, weights = lower(graph, weights)
     ranges = measure_ranges(lowered, weights, batches)
     if input_range is not None:
         ranges |= dict.fromkeys(graph.inputs, input_range)
     return to_integers(lowered, weights, ranges)
+
+
+def check_quantisable(graph: Graph) -> None:
+    """Raises `ArgumentError` for a graph that is quantised already, or that has several inputs."""
+    if any(kind.integer for kind in graph.types.values()):
+        raise ArgumentError(
+            "the model is quantised already; to quantise a .tflite file anew, import it with --float first"
+        )
+    if len(graph.inputs) != 1:
+        raise ArgumentError(f"the graph has the inputs {', '.join(graph.inputs)}; one is quantised")
 
 
 def calibration_pictures(folder: str | os.PathLike[str], count: int = DEFAULT_PICTURES) -> list[Path]:
@@ -129,7 +134,7 @@ def calibration_batches(
         on_progress(len(pictures), len(pictures))
 
 
-def _input_range(preprocessing: Preprocessing | None) -> Range | None:
+def picture_range(preprocessing: Preprocessing | None) -> Range | None:
     """The lowest and highest value that preprocessing can give; none if the input is no picture."""
     if preprocessing is None:
         return None

@@ -50,7 +50,7 @@ def measure_ranges(graph: Graph, weights: Weights, batches: Iterable[np.ndarray]
     graph.check_weights(weights)
     ranges: dict[str, Range] = {}
     for batch in batches:
-        for name, value in _values(graph, weights, batch):
+        for name, value in values_of_run(graph, weights, batch):
             if value.dtype == np.float32:
                 ranges[name] = _widened(name, ranges.get(name, Range()), value)
     if not ranges:
@@ -58,8 +58,12 @@ def measure_ranges(graph: Graph, weights: Weights, batches: Iterable[np.ndarray]
     return _narrowed(graph, ranges)
 
 
-def _values(graph: Graph, weights: Weights, batch: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Every value of a run, in order; what nothing reads any more is forgotten."""
+def values_of_run(graph: Graph, weights: Weights, batch: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Every value of a run of the reference, by name and in order; what nothing reads any more is forgotten.
+
+    Raises:
+        ArgumentError: the batch is of another shape or dtype than the one input.
+    """
     ((name, kind),) = graph.inputs.items()
     if batch.dtype != np.float32 or batch.shape[1:] != kind.shape or len(batch) == 0:
         expected = ", ".join(map(str, kind.shape))
@@ -87,11 +91,19 @@ def _widened(name: str, known: Range, value: np.ndarray) -> Range:
 
 def _narrowed(graph: Graph, ranges: dict[str, Range]) -> dict[str, Range]:
     """Ranges cut to what the activation that alone reads a value can tell apart."""
-    alone = read_once(graph)
     narrowed = dict(ranges)
-    for node in graph.nodes:
-        source = node.inputs[0]
-        if isinstance(node.operator, Activation) and node.operator.activation in _USEFUL and source in alone:
-            low, high = _USEFUL[node.operator.activation]
-            narrowed[source] = Range(max(ranges[source].low, low), min(ranges[source].high, high))
+    for name, (low, high) in useful_limits(graph).items():
+        narrowed[name] = Range(max(ranges[name].low, low), min(ranges[name].high, high))
     return narrowed
+
+
+def useful_limits(graph: Graph) -> dict[str, tuple[float, float]]:
+    """Between which numbers a value matters, for those that one activation alone reads."""
+    alone = read_once(graph)
+    return {
+        node.inputs[0]: _USEFUL[node.operator.activation]
+        for node in graph.nodes
+        if isinstance(node.operator, Activation)
+        and node.operator.activation in _USEFUL
+        and node.inputs[0] in alone
+    }

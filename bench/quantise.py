@@ -1,0 +1,195 @@
+"""What integers cost trained classifiers: top-1 on held-out pictures, ours beside onnxruntime's quantiser.
+
+    python bench/quantise.py DATA MODEL...
+    python bench/quantise.py DATA --train mobilenet_v1,mobilenet_v2,mobilenet_v3_large [--epochs 8]
+
+Every float MODEL (a model file that was trained on DATA), and every network that is trained here first, is
+
+- quantised by `mobilenet quantise` with its defaults: pictures of train calibrate, those of val hold the budget;
+- exported to ONNX in floats by us and quantised by onnxruntime's `quantize_static` (QDQ, uint8 values, int8
+  weights by channel, its own preparation first), calibrated on the same pictures.
+
+Both are measured on test, which neither has seen, ours by the engine, the other by onnxruntime. Prints a Markdown
+table; a drop is in points, and one picture's weight in points stands in the last column.
+
+Needs `pip install '.[bench,export]'`, and for `--train` the train extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+import mobilenet
+from mobilenet.errors import BudgetError
+from mobilenet.exports.export import onnx_bytes
+from mobilenet.exports.prepare import Options, exported, source_of
+from mobilenet.model import Model
+from mobilenet.pictures.folders import Sample, read_dataset
+from mobilenet.quantise.options import QuantiseOptions
+from mobilenet.quantise.outcome import Outcome, quantise_within
+from mobilenet.quantise.pictures import draw_pictures
+from mobilenet.quantise.report import write_outcome
+
+HEADER = (
+    *("network", "float top-1", "ours", "drop", "how", "in float", "MB", "onnxruntime", "drop", "MB", "a picture"),
+)
+METHODS = {"min-max": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}  # ours and onnxruntime's names
+
+
+def main() -> None:
+    """Reads the command line and prints the table, line by line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("models", nargs="*", type=Path)
+    parser.add_argument("--train", default="", help="networks to train first, separated by commas")
+    parser.add_argument("--pretrained", default="", help="what training starts from, a file for each, by commas")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--resolution", type=int)
+    parser.add_argument("--peer-methods", default="min-max,entropy,percentile")
+    parser.add_argument("--max-drop", type=float, default=0.01)
+    words = parser.parse_args()
+    print(f"mobilenet {mobilenet.__version__} beside onnxruntime {version('onnxruntime')}\n")
+    print(f"| {' | '.join(HEADER)} |\n|{' --- |' * len(HEADER)}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for path in (*words.models, *_trained(words, Path(folder))):
+            for row in rows(path, words, Path(folder)):
+                print(f"| {' | '.join(row)} |", flush=True)
+
+
+def _trained(words: argparse.Namespace, folder: Path) -> Iterator[Path]:
+    """The model files of the networks that are to be trained, one after the other."""
+    starts = words.pretrained.split(",") if words.pretrained else []
+    for number, name in enumerate(filter(None, words.train.split(","))):
+        start = {"pretrained": starts[number]} if starts else {"model": name}
+        options = {key: getattr(words, key) for key in ("epochs", "resolution") if getattr(words, key)}
+        model = mobilenet.train(words.data, project=str(folder), name=name, **start, **options)
+        target = folder / f"{name}.safetensors"
+        model.save(target)
+        yield target
+
+
+def rows(path: Path, words: argparse.Namespace, folder: Path) -> Iterator[Sequence[str]]:
+    """A line for each of onnxruntime's methods; ours stands in the first."""
+    model = mobilenet.load(path)
+    options = QuantiseOptions(max_drop=words.max_drop)
+    tested = read_dataset(words.data, classes=model.names).splits["test"]
+    real = _top1(model, tested)
+    ours = _ours(model, path, words.data, options, folder, tested, real)
+    weight = f"{100 / len(tested):.2f}"
+    for method in words.peer_methods.split(","):
+        data = quantised_by_onnxruntime(model, words.data, options, METHODS[method])
+        peer = _onnx_top1(data, model, tested)
+        figures = (f"{method} {peer:.4f}", f"{100 * (real - peer):.2f}", f"{len(data) / 1e6:.2f}")
+        yield (path.stem if path.stem != "best" else path.parent.name, f"{real:.4f}", *ours, *figures, weight)
+        ours = [""] * len(ours)
+
+
+def _ours(
+    model: Model,
+    path: Path,
+    data: Path,
+    options: QuantiseOptions,
+    folder: Path,
+    tested: Sequence[Sample],
+    real: float,
+) -> list[str]:
+    try:
+        outcome: Outcome = quantise_within(model, data, options)
+    except BudgetError as error:
+        print(f"\n{path}: {error}\n")
+        return ["budget broken", "", "", "", ""]
+    _, size = write_outcome(outcome, path, folder / "quantised.safetensors")
+    found = _top1(mobilenet.load(folder / "quantised.safetensors"), tested)
+    drop = f"{100 * (real - found):.2f}"
+    return [f"{found:.4f}", drop, outcome.prepared.describe(), str(len(outcome.found.kept)), f"{size / 1e6:.2f}"]
+
+
+def _top1(model: Model, samples: Sequence[Sample]) -> float:
+    results = model.predict(sample.path for sample in samples)
+    right = [result.probs.top1 == sample.label for result, sample in zip(results, samples, strict=True)]
+    return float(np.mean(right))
+
+
+def quantised_by_onnxruntime(model: Model, data: Path, options: QuantiseOptions, method: str) -> bytes:
+    """Our float ONNX file, quantised by onnxruntime on the pictures that we calibrate on.
+
+    Args:
+        model: a float classifier.
+        data: the data set.
+        options: how many pictures, and the seed.
+        method: MinMax, Entropy or Percentile.
+    """
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    drawn = draw_pictures(model, model.names, data, options)
+    wish = Options(batch=1)
+    source = onnx_bytes(exported(source_of(model, wish), wish), wish)
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.pictures = iter(drawn.calibration)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            picture = next(self.pictures, None)
+            return None if picture is None else {_input_name(source): _planes(model, picture)}
+
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("float.onnx", "prepared.onnx", "quantised.onnx")]
+        files[0].write_bytes(source)
+        quant_pre_process(files[0], files[1])
+        quantize_static(
+            files[1],
+            files[2],
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod[method],
+        )
+        return files[2].read_bytes()
+
+
+def _input_name(data: bytes) -> str:
+    import onnx
+
+    return str(onnx.load_from_string(data).graph.input[0].name)
+
+
+def _planes(model: Model, picture: Path) -> np.ndarray:
+    """A preprocessed picture as onnxruntime takes it: float32 (1, channels, height, width)."""
+    assert model.preprocessing is not None
+    return np.ascontiguousarray(model.preprocessing(picture).transpose(2, 0, 1)[None])
+
+
+def _onnx_top1(data: bytes, model: Model, samples: Sequence[Sample]) -> float:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    right = [
+        int(session.run(None, {name: _planes(model, sample.path)})[0].argmax()) == sample.label
+        for sample in samples
+    ]
+    return float(np.mean(right))
+
+
+if __name__ == "__main__":
+    main()

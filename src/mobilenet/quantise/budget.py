@@ -1,0 +1,226 @@
+"""Quantising within a budget: the cheapest network in integers that is nearly as good as the float one.
+
+1. Every way to choose ranges, with and without equalisation, is calibrated on some pictures and tried on others;
+   the best get their biases corrected. The one whose scores are nearest to the float network's wins.
+2. It is measured on held-out pictures. If it is worse than the budget allows, the layers that do the most harm on
+   their own stay in float, as few as are needed (`search`).
+3. If too many would have to, `BudgetError` says by how much it falls short and which layers are to blame.
+
+Training with quantised values in the loop would be tried between 2 and 3: it takes a `Prepared` and gives another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mobilenet.errors import ArgumentError, ModelFileError
+from mobilenet.graph.graph import Graph, Weights
+from mobilenet.model import Model
+from mobilenet.quantise.bias import correct_biases
+from mobilenet.quantise.equalise import equalise, pairs
+from mobilenet.quantise.integer import to_integers
+from mobilenet.quantise.layers import Layer, layers
+from mobilenet.quantise.lower import lower
+from mobilenet.quantise.measure import Measure, answers, read_pixels
+from mobilenet.quantise.methods import choose_ranges
+from mobilenet.quantise.observe import observe
+from mobilenet.quantise.options import QuantiseOptions
+from mobilenet.quantise.pictures import Drawn, draw_pictures
+from mobilenet.quantise.quantise import check_quantisable, picture_range
+from mobilenet.quantise.ranges import Range
+
+CORRECTION_PICTURES = 16  # all of them are held at each layer at once
+CORRECTED = 3  # of the best trials get their biases corrected: what clips least may gain most
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A float network and the ranges of its values: all that integers are made of.
+
+    Attributes:
+        graph, weights: lowered, float.
+        ranges: of every value.
+        method: how they were chosen.
+        equalised, corrected: what was done to the weights.
+    """
+
+    graph: Graph
+    weights: Weights
+    ranges: dict[str, Range]
+    method: str
+    equalised: bool = False
+    corrected: bool = False
+
+    def integers(self, keep_float: Collection[str] = ()) -> tuple[Graph, Weights]:
+        """The integer graph and its weights; see `to_integers`."""
+        return to_integers(self.graph, self.weights, self.ranges, keep_float)
+
+    def describe(self) -> str:
+        """In words, for people."""
+        steps = [self.method, *["equalised"] * self.equalised, *["biases corrected"] * self.corrected]
+        return ", ".join(steps)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Runs candidates on one set of pictures."""
+
+    model: Model
+    pixels: np.ndarray
+    measure: Measure
+
+    @classmethod
+    def of(cls, model: Model, pixels: np.ndarray, labels: tuple[int, ...] | None) -> Judge:
+        """A judge who knows the float model's answers."""
+        return cls(model, pixels, Measure.of(model, pixels, labels))
+
+    def outputs(self, prepared: Prepared, keep_float: Collection[str] = ()) -> np.ndarray:
+        """What a candidate says of the pictures: real numbers (N, ...)."""
+        return answers(self.quantised(prepared, keep_float), self.pixels, self.measure.output)
+
+    def quantised(self, prepared: Prepared, keep_float: Collection[str] = ()) -> Model:
+        """The candidate as a model."""
+        graph, weights = prepared.integers(keep_float)
+        candidate = Model.of(replace(self.model, graph=graph, weights=weights, metrics={}, checks=()))
+        candidate.threads = self.model.threads
+        return candidate
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way to choose ranges and weights, and its noise on the trial pictures."""
+
+    how: str
+    noise: float
+
+
+@dataclass(frozen=True)
+class Start:
+    """What calibration comes to: the best of the trials, before anything is held back in float."""
+
+    prepared: Prepared
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The pictures, read.
+
+    Attributes:
+        drawn: which they are.
+        calibration: uint8 (N, height, width, channels).
+        chooser: judges ways to calibrate.
+        holder: judges on the held-out pictures and holds the budget.
+    """
+
+    drawn: Drawn
+    calibration: np.ndarray
+    chooser: Judge
+    holder: Judge
+
+
+def draw(model: Model, data: str | os.PathLike[str], options: QuantiseOptions, on_progress: Progress) -> Sets:
+    """Draws and reads the pictures.
+
+    Raises:
+        ArgumentError: the model is quantised already, or takes no pictures.
+        ModelFileError: a weight is NaN or infinite.
+        DataError: too few pictures, or none.
+        ImageError: a picture cannot be read.
+    """
+    check_quantisable(model.graph)
+    check_finite(model.weights)
+    if model.preprocessing is None:
+        raise ArgumentError("this model takes arrays, not pictures: call quantise with batches of arrays")
+    drawn = draw_pictures(model, model.names if model.labels else (), data, options)
+
+    def pixels(pictures: tuple[Path, ...]) -> np.ndarray:
+        return read_pixels(model, pictures, partial(on_progress, "reading"))
+
+    calibration = pixels(drawn.calibration)
+    trial = calibration if drawn.trial == drawn.calibration else pixels(drawn.trial)
+    held_out = Judge.of(model, pixels(drawn.held_out), drawn.labels)
+    return Sets(drawn, calibration, Judge.of(model, trial, None), held_out)
+
+
+def check_finite(weights: Weights) -> None:
+    """Raises `ModelFileError` naming the first tensor that holds NaN or infinity."""
+    for name, array in weights.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ModelFileError(f"tensor '{name}' holds NaN or infinity: no integers stand for that; train again")
+
+
+def calibrate(sets: Sets, options: QuantiseOptions, on_progress: Progress) -> Start:
+    """Tries what the options leave open: ranges from the calibration pictures, judged on the trial pictures.
+
+    Raises:
+        ArgumentError: a value is not finite on a picture.
+        GraphError: a layer is too large for int32 sums.
+    """
+    model, judge = sets.chooser.model, sets.chooser
+    tried: list[tuple[float, Prepared]] = []
+    candidates = _candidates(model, sets.calibration, options, on_progress)
+    for done, candidate in enumerate(candidates):
+        on_progress("choosing ranges", done, len(candidates))
+        tried.append((judge.measure.noise(judge.outputs(candidate)), candidate))
+    best = sorted(tried, key=_noise)[:CORRECTED]
+    if options.correct_bias is not False:
+        corrected = [_corrected(model, sets.calibration, candidate) for _, candidate in best]
+        best = [(judge.measure.noise(judge.outputs(candidate)), candidate) for candidate in corrected]
+        tried += best
+    chosen = min(best if options.correct_bias else tried, key=_noise)[1]
+    return Start(chosen, tuple(Trial(candidate.describe(), noise) for noise, candidate in tried))
+
+
+def _noise(trial: tuple[float, Prepared]) -> float:
+    return trial[0]
+
+
+def _candidates(
+    model: Model, pixels: np.ndarray, options: QuantiseOptions, on_progress: Progress
+) -> list[Prepared]:
+    """Every method, with the weights as they are and equalised, as far as the options leave open."""
+    graph, weights = lower(model.graph, model.weights)
+    observed = observe(graph, weights, _batches(model, pixels, partial(on_progress, "measuring ranges")))
+    variants = [(weights, observed, False)] if not options.equalise else []
+    if options.equalise or (options.equalise is None and pairs(graph)):
+        other = equalise(graph, weights, observed.peaks)
+        batches = _batches(model, pixels, partial(on_progress, "equalised ranges"))
+        variants.append((other, observe(graph, other, batches), True))
+    fixed = picture_range(model.preprocessing)
+    source = next(iter(graph.inputs))
+    found = []
+    for own, seen, equalised in variants:
+        for method in options.methods:
+            ranges = choose_ranges(graph, seen.histograms, method, options.percentile)
+            if fixed is not None:
+                ranges[source] = fixed
+            found.append(Prepared(graph, own, ranges, method, equalised))
+    return found
+
+
+def _batches(model: Model, pictures: np.ndarray, on_progress: Callable[[int, int], None]) -> Iterator[np.ndarray]:
+    assert model.preprocessing is not None
+    for done, pixels in enumerate(pictures):
+        on_progress(done, len(pictures))
+        yield model.preprocessing.normalise(pixels[None])
+
+
+def _corrected(model: Model, pixels: np.ndarray, prepared: Prepared) -> Prepared:
+    assert model.preprocessing is not None
+    batch = model.preprocessing.normalise(pixels[:CORRECTION_PICTURES])
+    weights = correct_biases(prepared.graph, prepared.weights, prepared.ranges, batch)
+    return replace(prepared, weights=weights, corrected=True)
+
+
+def layers_of(prepared: Prepared) -> list[Layer]:
+    """The layers that may stay in float."""
+    return layers(prepared.graph)
