@@ -63,7 +63,7 @@ def test_only_a_point_above_the_straight_line_is_a_cliff() -> None:
     steep = [*points[:3], scaling.Point("resolution", 400, "fp32", 1, 400 * 10**6, 8.2), points[4]]
     over = scaling.over_trend(steep)
     assert over.index(max(over)) == 3 and over[3] > scaling.CLIFF
-    words = argparse.Namespace(name="net", precisions=["fp32"], axes=["resolution"], rounds=1)
+    words = argparse.Namespace(name="net", precisions=["fp32"], axes=["resolution"], rounds=1, plot=None)
     text = scaling.report(words, steep)
     assert "fp32 resolution 400 (+" in text and text.count("cliff") == 1
     assert "trend: none." in scaling.report(words, points)

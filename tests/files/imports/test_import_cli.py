@@ -30,7 +30,7 @@ def test_a_checkpoint_becomes_a_model_file(tmp_path: Path) -> None:
     done = run(tmp_path, *words, "--name", "mobilenetv3_small_050")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("m.safetensors: classify, 64x64x3 float32, ")
-    assert "note: the preprocessing of pictures that is usual in timm" in done.stderr
+    assert "note: taken as usual, for the file does not say it: the preprocessing of pictures" in done.stderr
     model = mobilenet.load(tmp_path / "m.safetensors")
     assert model.names == ("cat", "dog", "owl")
     model.verify()
