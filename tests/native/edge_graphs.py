@@ -268,7 +268,8 @@ def dilation(net):
     x = net.conv(picture, 20, 3, dilation=(2, 3), padding=(2, 2, 3, 3))
     y = net.depthwise(picture, 3, dilation=4, padding=4)
     z = net.depthwise(net.conv(picture, 36), 3, "relu", dilation=(2, 3), stride=(2, 3), padding=(2, 1, 0, 3))
-    return x, y, net.conv(z, 9), net.conv(picture, 5, (2, 3), dilation=(7, 5), stride=(3, 2))
+    wide = [net.depthwise(picture, 5, "relu6", dilation=d, padding=2 * d) for d in (2, 3, 9)]
+    return x, y, *wide, net.conv(z, 9), net.conv(picture, 5, (2, 3), dilation=(7, 5), stride=(3, 2))
 
 
 @case()

@@ -20,25 +20,29 @@ static void table_wide(const char *a, const char *, char *out, int64_t pixels, c
 
 // As mul_gate_u8 of elementwise.h, four pixels at a time.
 static void mul_gate_wide(const char *a, const char *gate, char *out, int64_t pixels, const Elementwise &how) {
+  const bool limited = how.low > 0 || how.high < 255;
   const __m512i zero = _mm512_set1_epi16(int16_t(how.zero));
   const __m512i low = _mm512_set1_epi8(char(how.low)), high = _mm512_set1_epi8(char(how.high));
   const __m512i stored = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(gate)));
   const __m512 factor = _mm512_cvtepi32_ps(_mm512_sub_epi32(stored, _mm512_set1_epi32(how.zero_b)));
   const __m512 scale = _mm512_set1_ps(how.scale);
   const __m512 offset = _mm512_mul_ps(factor, _mm512_set1_ps(-float(how.zero_a)));
-  for (int64_t p = 0; p < pixels; p += 4) {
-    const int count = pixels - p < 4 ? int(pixels - p) : 4;
+  // (x - zero_a) * factor is exact in float, for all three are bytes.
+  const auto gated = [&](__m128i bytes_of_pixel) {
+    const __m512 x = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes_of_pixel));
+    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_fmadd_ps(x, factor, offset), scale));
+  };
+  const auto four_pixels = [&](int64_t p, int count) {
     __m512i four[4];
     MOBILENET_UNROLL
-    for (int i = 0; i < 4; i++) {
-      const char *from = a + (p + (i < count ? i : 0)) * BLOCK;
-      const __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from)));
-      // (x - zero_a) * factor is exact in float, for all three are bytes.
-      const __m512 product = _mm512_fmadd_ps(_mm512_cvtepi32_ps(x), factor, offset);
-      four[i] = _mm512_cvtps_epi32(_mm512_mul_ps(product, scale));
-    }
-    store_pixels(out + p * BLOCK, _mm512_min_epu8(_mm512_max_epu8(bytes(four, zero), low), high), count);
-  }
+    for (int i = 0; i < 4; i++)
+      four[i] = gated(_mm_loadu_si128(reinterpret_cast<const __m128i *>(a + (p + (i < count ? i : 0)) * BLOCK)));
+    const __m512i x = bytes(four, zero);
+    store_pixels(out + p * BLOCK, limited ? _mm512_min_epu8(_mm512_max_epu8(x, low), high) : x, count);
+  };
+  int64_t p = 0;
+  for (; p + 4 <= pixels; p += 4) four_pixels(p, 4);
+  if (p < pixels) four_pixels(p, int(pixels - p));
 }
 
 // As mean_u8: a product with ones sums four pixels.
