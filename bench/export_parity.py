@@ -6,7 +6,7 @@ Every member of the family in floats, with random weights that behave as trained
 quantised classifiers in integers, are exported to ONNX and .tflite and run on the models' own test pictures; with
 `--photos`, the classifiers on the photographs of SHARED. Prints a Markdown table: floats as the share of the
 largest output, integers as the largest difference in quanta and the share of outputs more than one quantum
-away. "back" says whether the .tflite file is read as the same graph with the same weights.
+away. "back" says for both files whether they are read as the same graph with the same weights.
 
 Needs `pip install '.[bench,export]'`, and for the classifiers a folder with weights/coral/*.tflite.
 """
@@ -45,6 +45,7 @@ KEPT_FIELDS = (
     *("kind", "stride", "dilation", "padding", "activation", "multiplier", "transpose_second", "axes"),
     *("beta", "keep_axes", "constant", "method", "align_corners", "half_pixel_centers"),
 )
+FORMATS = ("onnx", "tflite")
 RUNTIMES = ("onnxruntime", "openvino", "LiteRT")
 HEADER = ("network", "precision", "ONNX MB", "tflite MB", *RUNTIMES, "back")
 
@@ -94,7 +95,13 @@ def row(name: str, contents: ModelContents, pictures: list[np.ndarray] | None) -
     cells = [_cell(runtime, files, tested) for runtime in RUNTIMES]
     precision = "int8" if tested.integer else "fp32"
     sizes = [f"{len(data) / 1e6:.2f}" for data in files]
-    return [name, precision, *sizes, *cells, "same" if comes_back(files[1], network) else "**another**"]
+    return [name, precision, *sizes, *cells, _back(files, network)]
+
+
+def _back(files: tuple[bytes, bytes], network: ModelContents) -> str:
+    """Of which formats the file is read as another network."""
+    others = [kind for kind, data in zip(FORMATS, files, strict=True) if not comes_back(data, network, kind)]
+    return f"**another from {' and '.join(others)}**" if others else "same"
 
 
 def _cell(runtime: str, files: tuple[bytes, bytes], tested: Cases) -> str:
@@ -126,10 +133,10 @@ def run_openvino(data: bytes, inputs: np.ndarray, names: list[str]) -> Weights:
     return {name: array.transpose(0, 2, 3, 1) if array.ndim == 4 else array for name, array in arrays.items()}
 
 
-def comes_back(data: bytes, network: ModelContents) -> bool:
-    """Whether a .tflite file is read as the same graph, its nodes under other names."""
+def comes_back(data: bytes, network: ModelContents, kind: str) -> bool:
+    """Whether an "onnx" or "tflite" file is read as the same graph, its nodes under other names."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.tflite"
+        path = Path(folder) / f"network.{kind}"
         path.write_bytes(data)
         again = Model.of(mobilenet.load(path))
     return same_network(network, again)

@@ -42,7 +42,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "import", "info", "profile", "list"])
+@pytest.mark.parametrize(
+    "verb", ["train", "evaluate", "predict", "import", "info", "profile", "list", "index", "search", "teach"]
+)
 def test_every_verb_explains_itself(verb: str) -> None:
     done = run(verb, "--help")
     assert done.returncode == 0

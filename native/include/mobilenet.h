@@ -129,6 +129,34 @@ MOBILENET_API int mobilenet_preprocess(const mobilenet_preprocessing *rule, cons
                                        int64_t width, int64_t stride, const void *table, int32_t entry_size,
                                        void *output, char *error, size_t error_size);
 
+/* A detector's raw outputs to boxes, as src/mobilenet/tasks/detect.py defines it. */
+enum { MOBILENET_SSD = 0, MOBILENET_YOLO = 1 };
+enum { MOBILENET_SOFTMAX = 0, MOBILENET_SIGMOID = 1 };
+
+typedef struct {
+  uint32_t size;      /* sizeof(mobilenet_decoding) */
+  int32_t kind;       /* MOBILENET_SSD, ... */
+  int32_t scores;     /* MOBILENET_SOFTMAX, ... */
+  int32_t background; /* 1: the first score of a row is that nothing is there */
+  int32_t agnostic;   /* 1: boxes suppress those of other classes, too */
+  int32_t candidates, detections;
+  double variances[4];
+  double score_threshold, iou_threshold;
+  int32_t height, width; /* of the network's input */
+} mobilenet_decoding;
+
+typedef struct {
+  float left, top, right, bottom; /* pixels of the network's input */
+  float score;
+  int32_t index; /* of the class */
+} mobilenet_box;
+
+/* boxes: count x 4; scores: count x columns; priors: count x 4, centre and sides as shares of the input's. `found`
+ * has room for rule->detections; *kept is how many there are, the most probable first. */
+MOBILENET_API int mobilenet_detect(const mobilenet_decoding *rule, const float *boxes, const float *scores,
+                                   const double *priors, int64_t count, int64_t columns, mobilenet_box *found,
+                                   int32_t *kept, char *error, size_t error_size);
+
 #ifdef __cplusplus
 }
 #endif

@@ -243,6 +243,44 @@ void quantise(const nb::object &numbers, float scale, int zero_point, const nb::
   check(code, error);
 }
 
+// Raw outputs (A, 4) and (A, columns), float32, with priors (A, 4), float64; `found` is detections x 24 bytes of
+// mobilenet_box. Returns how many there are.
+int detect(const nb::object &boxes, const nb::object &scores, const nb::object &priors, const nb::tuple &rule,
+           const nb::object &found) {
+  const View raw(boxes, false), rows(scores, false), places(priors, false), to(found, true);
+  const bool fits = raw.is(MOBILENET_FLOAT32) && raw.rank() == 2 && raw.shape(1) == 4 &&
+                    rows.is(MOBILENET_FLOAT32) && rows.rank() == 2 && rows.shape(0) == raw.shape(0) &&
+                    places.rank() == 2 && places.item_size() == 8 && places.shape(0) == raw.shape(0) &&
+                    places.shape(1) == 4;
+  if (!fits) raise(MOBILENET_BAD_ARGUMENT, "boxes (A, 4), scores (A, columns) float32 and priors (A, 4) float64");
+  mobilenet_decoding how{};
+  how.size = sizeof(how);
+  how.kind = nb::cast<int>(rule[0]);
+  how.scores = nb::cast<int>(rule[1]);
+  how.background = nb::cast<bool>(rule[2]);
+  how.agnostic = nb::cast<bool>(rule[3]);
+  how.candidates = nb::cast<int>(rule[4]);
+  how.detections = nb::cast<int>(rule[5]);
+  for (int i = 0; i < 4; ++i) how.variances[i] = nb::cast<double>(rule[6][i]);
+  how.score_threshold = nb::cast<double>(rule[7]);
+  how.iou_threshold = nb::cast<double>(rule[8]);
+  how.height = nb::cast<int>(rule[9]);
+  how.width = nb::cast<int>(rule[10]);
+  if (how.detections < 1 || to.size() < size_t(how.detections) * sizeof(mobilenet_box))
+    raise(MOBILENET_BAD_ARGUMENT, "found has no room for all detections");
+  char error[ERROR_SIZE];
+  int32_t kept = 0;
+  int code;
+  {
+    const nb::gil_scoped_release released;
+    code = mobilenet_detect(&how, static_cast<const float *>(raw.data()), static_cast<const float *>(rows.data()),
+                            static_cast<const double *>(places.data()), raw.shape(0), rows.shape(1),
+                            static_cast<mobilenet_box *>(to.data()), &kept, error, ERROR_SIZE);
+  }
+  check(code, error);
+  return kept;
+}
+
 double peak(const std::string &precision) {
   char error[ERROR_SIZE];
   double operations = 0;
@@ -271,6 +309,7 @@ NB_MODULE(_engine, m) {
   m.def("isas", &mobilenet_isas);
   m.def("peak", &peak, "precision"_a);
   m.def("quantise", &quantise, "numbers"_a, "scale"_a, "zero_point"_a, "output"_a, "isa"_a.none() = nb::none());
+  m.def("detect", &detect, "boxes"_a, "scores"_a, "priors"_a, "rule"_a, "found"_a);
   m.def("preprocess", &preprocess, "resize"_a, "interpolation"_a, "channels"_a, "fill"_a, "crop_fraction"_a,
         "pixels"_a, "table"_a.none(), "output"_a, "isa"_a.none() = nb::none());
 

@@ -29,6 +29,7 @@ constexpr FieldType FIELDS[] = {
     {"version", json::Type::integer},     {"task", json::Type::string},        {"graph", json::Type::object},
     {"preprocessing", json::Type::object}, {"labels", json::Type::array},      {"calibration", json::Type::object},
     {"metrics", json::Type::object},      {"licence", json::Type::string},     {"provenance", json::Type::object}};
+constexpr std::string_view DECODING = "decoding";
 
 void check_header(json::Value header) {
   if (!header.is(json::Type::object)) refuse("its description is no JSON object");
@@ -42,9 +43,11 @@ void check_header(json::Value header) {
     if (!value || !value->is(field.type))
       refuse("field '" + std::string(field.name) + "' is missing or no " + json::name_of(field.type));
   }
-  for (const json::Value value : header)
+  for (const json::Value value : header) {
+    if (value.key() == DECODING && value.is(json::Type::object)) continue;  // of detectors
     if (std::none_of(std::begin(FIELDS), std::end(FIELDS), [&](auto &field) { return field.name == value.key(); }))
       refuse("unknown field '" + shown(value.key()) + "'");
+  }
   for (const json::Value label : header.at("labels"))
     if (!label.is(json::Type::string)) refuse("field 'labels' holds something that is no text");
   for (const json::Value number : header.at("calibration"))

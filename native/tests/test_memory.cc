@@ -177,11 +177,39 @@ void preprocessing_fails() {
     }
 }
 
+void detecting_fails() {
+  mobilenet_decoding rule{};
+  rule.size = sizeof rule;
+  rule.background = 1;
+  rule.candidates = 20, rule.detections = 30;
+  rule.score_threshold = 0.01, rule.iou_threshold = 0.5;
+  rule.height = 90, rule.width = 120;
+  constexpr int COUNT = 200, COLUMNS = 5;
+  std::vector<float> boxes(COUNT * 4), scores(COUNT * COLUMNS);
+  std::vector<double> priors(COUNT * 4, 0.25);
+  for (size_t i = 0; i < scores.size(); ++i) scores[i] = float(int(i * 37 % 101)) / 20;
+  for (size_t i = 0; i < boxes.size(); ++i) boxes[i] = float(int(i * 53 % 41) - 20) / 10;
+  std::vector<mobilenet_box> found(size_t(rule.detections));
+  int32_t kept = 0;
+  char error[200] = "";
+  bool reached = true;
+  for (long k = 0; reached; ++k) {
+    const long alive = allocations_alive;
+    reached = with_a_failure(k, true, error, [&] {
+      return mobilenet_detect(&rule, boxes.data(), scores.data(), priors.data(), COUNT, COLUMNS, found.data(),
+                              &kept, error, sizeof error);
+    });
+    CHECK(allocations_alive == alive);
+  }
+  CHECK(kept == rule.detections);
+}
+
 }  // namespace
 
 int main(int count, char **paths) {
   model_survives(small_model());
   for (int i = 1; i < count; ++i) model_survives(read_file(paths[i]));
   preprocessing_fails();
+  detecting_fails();
   return failures();
 }

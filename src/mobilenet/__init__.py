@@ -12,9 +12,11 @@ from mobilenet.errors import (
     ArgumentError,
     BudgetError,
     DataError,
+    DownloadError,
     EngineMissingError,
     GraphError,
     ImageError,
+    IndexFileError,
     MissingExtraError,
     MobilenetError,
     ModelFileError,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from mobilenet.family.names import list_models
     from mobilenet.model import Model, create, load, train
     from mobilenet.pictures.preprocess import Preprocessing
+    from mobilenet.search.index import open_index
     from mobilenet.tasks.classify import ClassificationResult as Result
 
 __version__ = "0.1.0"
@@ -38,6 +41,7 @@ _HOMES = {
     "create": ("mobilenet.model", "create"),
     "list_models": ("mobilenet.family.names", "list_models"),
     "load": ("mobilenet.model", "load"),
+    "open_index": ("mobilenet.search.index", "open_index"),
     "train": ("mobilenet.model", "train"),
 }
 
@@ -45,9 +49,11 @@ __all__ = [
     "ArgumentError",
     "BudgetError",
     "DataError",
+    "DownloadError",
     "EngineMissingError",
     "GraphError",
     "ImageError",
+    "IndexFileError",
     "MissingExtraError",
     "MobilenetError",
     "Model",
@@ -61,6 +67,7 @@ __all__ = [
     "create",
     "list_models",
     "load",
+    "open_index",
     "train",
 ]
 

@@ -19,6 +19,8 @@ from rich.table import Table
 import mobilenet
 from mobilenet.errors import ArgumentError, MissingExtraError, MobilenetError
 from mobilenet.learn.options import TrainOptions
+from mobilenet.report.progress import PictureBar
+from mobilenet.search import commands as search_commands
 
 if TYPE_CHECKING:
     from mobilenet.model import Model
@@ -123,9 +125,35 @@ def evaluate(
     report: Annotated[str | None, typer.Option(help="Write a self-contained HTML report here.")] = None,
     precision: Precision = "fp32",
     threads: Threads = None,
+    task: Annotated[
+        str | None, typer.Option(help="verify: do two pictures show the same one? Default: the model's own task.")
+    ] = None,
+    pairs: Annotated[
+        str | None, typer.Option(help="verify: pairs.txt of LFW, or a CSV of path,path,same. Default: drawn.")
+    ] = None,
+    draw: Annotated[int, typer.Option(help="verify: how many pairs of each kind to draw; 0 is all.")] = 3000,
+    seed: Annotated[int, typer.Option(help="verify: which pairs are drawn.")] = 0,
+    calibrate: Annotated[
+        str | None, typer.Option(help="verify: other identities; sets the model's threshold by them.")
+    ] = None,
+    far: Annotated[float, typer.Option(help="verify: the false acceptance rate of that threshold.")] = 1e-3,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="verify: where the calibrated model goes. Default: MODEL.")
+    ] = None,
+    plot: Annotated[str | None, typer.Option(help="verify: draw the ROC curve here (.png).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model on labelled pictures: accuracy, calibration, mistakes."""
+    """Measure a model on labelled pictures: accuracy, calibration, mistakes.
+
+    With `--task verify`, DATA is folders of identities, and embeddings are measured on pairs of pictures.
+    """
+    own = {"--pairs": pairs, "--calibrate": calibrate, "--output": output, "--plot": plot}
+    if search_commands.is_verification(task, own, {"--report": report}):
+        search_commands.verify(
+            model, data, pairs=pairs, draw=draw, seed=seed, calibrate=calibrate, far=far, output=output, plot=plot,
+            on_bad_picture=on_bad_picture, threads=threads, precision=precision, as_json=as_json,
+        )  # fmt: skip
+        return
     with _progress("evaluating") as advance:
         metrics = mobilenet.load(model, precision=precision, threads=threads).evaluate(
             data, split=split, batch=batch, on_bad_picture=on_bad_picture, report=report, on_progress=advance
@@ -133,6 +161,14 @@ def evaluate(
     if as_json:
         many = len(metrics["per_class"]) > MATRIX_CLASSES
         _print_json({key: value for key, value in metrics.items() if not (many and key == "confusion")})
+    elif "ap50" in metrics:
+        from mobilenet.report.boxes import print_detection
+
+        print_detection(metrics, out)
+    elif "miou" in metrics:
+        from mobilenet.report.segments import print_segmentation
+
+        print_segmentation(metrics, out)
     else:
         _print_metrics(metrics, report)
 
@@ -166,6 +202,9 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="path,rank,label,confidence.")] = False,
+    save: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Write a picture of each answer here, and masks of segments.")
+    ] = None,
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Name no class below this.")] = 0.0,
     batch: Annotated[int, typer.Option(min=1, help="How many pictures run at once.")] = 1,
     precision: Precision = "fp32",
@@ -175,20 +214,29 @@ def predict(
 
     A picture that cannot be read is one line on standard error; the others go on, and the exit status is 1.
     """
+    from mobilenet.model import PLACED
     from mobilenet.pictures.sources import expand_sources
+    from mobilenet.report.predictions import picture_saver, placed_writer
 
     if as_json and as_csv:
         raise ArgumentError("--json and --csv exclude each other")
     loaded = mobilenet.load(model, precision=precision, threads=threads)
-    loaded._need("classify")
-    write = _csv_writer(top) if as_csv else _json_writer(top) if as_json else _text_writer(top)
+    loaded._need("classify", *PLACED)
+    if loaded.task in PLACED:
+        write = placed_writer(sys.stdout, as_json=as_json, as_csv=as_csv)
+    else:
+        write = _csv_writer(top) if as_csv else _json_writer(top) if as_json else _text_writer(top)
+    saved = picture_saver(save) if save is not None else None
     bad = 0
     for answer in loaded.answers(expand_sources(sources, stdin=sys.stdin), batch=batch):
         if answer.error:
             bad += 1
             err.print(f"[bold red]error:[/] {escape(str(answer.error))}", highlight=False)
         else:
-            write(loaded.result(answer), min_confidence)
+            result = loaded.result(answer)
+            write(result, min_confidence)
+            if saved is not None:
+                saved(result)
     if bad:
         raise typer.Exit(1)
 
@@ -283,6 +331,9 @@ def quantise(
     max_float: Annotated[
         float, typer.Option(help="Share of the work that may stay in float to keep the accuracy.")
     ] = 0.25,
+    qat_epochs: Annotated[
+        int, typer.Option(help="Train with rounding for so many epochs if the budget breaks without; 0 is never.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Which pictures are drawn.")] = 0,
     report: Annotated[str | None, typer.Option(help="Write a self-contained HTML report here.")] = None,
     threads: Threads = None,
@@ -290,14 +341,15 @@ def quantise(
     """Turn a float model into a small, fast one of 8-bit integers, and keep its accuracy.
 
     It is measured on pictures that it is not calibrated on. If it becomes worse than allowed, the most sensitive
-    layers stay in float; if that does not do, nothing is written.
+    layers stay in float; if that does not do, it is trained with rounding for `--qat-epochs`; if that does not do
+    either, nothing is written.
     """
     from mobilenet.quantise.options import QuantiseOptions
     from mobilenet.quantise.outcome import quantise_within
     from mobilenet.quantise.report import write_outcome
 
     options = QuantiseOptions(
-        method, percentile, max_drop, pictures, held_out, equalise, correct_bias, max_float, seed
+        method, percentile, max_drop, pictures, held_out, equalise, correct_bias, max_float, seed, qat_epochs
     )
     target = output or str(Path(model).with_suffix("")) + "-int8.safetensors"
     loaded = mobilenet.load(model, threads=threads)
@@ -362,8 +414,10 @@ def _parameters(model: Model) -> int:
 @app.command()
 def info(model: ModelPath, as_json: AsJson = False) -> None:
     """Show what is inside a model file."""
+    from mobilenet.files.pull import find_weights
+
     loaded = mobilenet.load(model)
-    values = _info(loaded, Path(model).stat().st_size)
+    values = _info(loaded, find_weights(model, model).stat().st_size)
     if as_json:
         _print_json(values)
         return
@@ -493,45 +547,57 @@ def plan(
     _print_json(found) if as_json else print_plan(found, name, out)
 
 
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As `mobilenet list --pretrained` gives it.")],
+    cache: Annotated[
+        str | None, typer.Option(help="Folder to keep it in. Default: MOBILENET_HOME, or the user's cache.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use no network, as MOBILENET_OFFLINE=1.")] = False,
+) -> None:
+    """Fetch published weights into the cache, as a model file, and print where it is."""
+    from mobilenet.files.pull import pull as run_pull
+    from mobilenet.report.weights import download_bar
+
+    with download_bar(err, name) as progress:
+        path = run_pull(name, cache=cache, offline=offline, on_progress=progress)
+    out.print(escape(str(path)), highlight=False)
+
+
 @app.command(name="list")
 def list_(
     pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="With * and ?, such as *v3*.")] = "*",
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Name the published weights that can be fetched.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Name the members of the family."""
-    for name in mobilenet.list_models(pattern):
+    """Name the members of the family, or published weights."""
+    if pretrained:
+        _list_pretrained(pattern, as_json)
+        return
+    names = mobilenet.list_models(pattern)
+    if as_json:
+        _print_json(names)
+    for name in names if not as_json else ():
         sys.stdout.write(name + "\n")
 
 
-class _progress:  # noqa: N801 - used like a function
-    """A progress bar on a terminal's standard error, and nothing elsewhere."""
+def _list_pretrained(pattern: str, as_json: bool) -> None:
+    from fnmatch import fnmatchcase
 
-    def __init__(self, what: str) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from mobilenet.files.pull import listing
+    from mobilenet.report.weights import print_listing
 
-        self.bar = Progress(
-            TextColumn(what),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.speed:.1f} img/s", justify="right"),
-            TimeRemainingColumn(),
-            console=err,
-            transient=True,
-            disable=not err.is_terminal,
-        )
-        self.task: Any = None
-
-    def __enter__(self) -> Any:
-        self.bar.start()
-        return self.advance
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def advance(self, done: int, total: int) -> None:
-        if self.task is None:
-            self.task = self.bar.add_task("", total=total)
-        self.bar.update(self.task, completed=done, total=total)
+    rows = [row for row in listing() if fnmatchcase(row["name"], pattern)]
+    _print_json(rows) if as_json else print_listing(rows, out)
 
 
+def _progress(what: str) -> PictureBar:
+    return PictureBar(what, err)
+
+
+for _verb in (search_commands.index, search_commands.search, search_commands.teach):
+    app.command()(_verb)
 train.__signature__ = _train_signature()  # type: ignore[attr-defined]
 app.command()(train)

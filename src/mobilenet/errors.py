@@ -35,6 +35,10 @@ class DataError(MobilenetError, ValueError):
     """A folder, list or CSV of pictures cannot be used; the message names the path, row or class."""
 
 
+class IndexFileError(MobilenetError, ValueError):
+    """A search index is damaged, in use or made by another model; the message says where and what to do."""
+
+
 class TrainingError(MobilenetError, RuntimeError):
     """Training cannot start or go on; the message says what to try."""
 
@@ -56,3 +60,7 @@ class MissingExtraError(MobilenetError, ImportError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs the '{extra}' extra: pip install 'mobilenet[{extra}]'")
+
+
+class DownloadError(MobilenetError, OSError):
+    """Published weights could not be fetched; the message says why, and how to get them by hand."""

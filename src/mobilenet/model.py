@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ from PIL import Image
 from mobilenet.errors import ArgumentError, ImageError, MissingExtraError, MobilenetError, ModelFileError
 from mobilenet.files.contents import Check, ModelContents
 from mobilenet.files.model_file import decode, decode_around_graph, encode, read_bytes, write_model_file
+from mobilenet.pictures.decode import decode_image
 from mobilenet.run.quanta import dequantise_array
 from mobilenet.tasks.classify import ClassificationResult, Probabilities, scores_to_probabilities
 
@@ -31,6 +33,16 @@ if TYPE_CHECKING:
 MAX_CHECK_ELEMENTS = 2**14  # of one output that is kept in the file as a check: a class map is too much
 TFLITE_MAGIC = b"TFL3"
 TOLERANCES = {"fp32": 1e-4, "bf16": 0.1}  # of the largest absolute value of an output
+# Tasks whose answers are about places in the picture: (module, function) from model and answer to a result.
+PLACED = {
+    "detect": ("mobilenet.tasks.detect", "detection_of"),
+    "segment": ("mobilenet.tasks.segment", "segmentation_of"),
+}
+# Tasks that are measured in a way of their own: (module, function) from model and data to figures.
+EVALUATIONS = {
+    "detect": ("mobilenet.tasks.detect_evaluate", "evaluate_detector"),
+    "segment": ("mobilenet.tasks.segment_evaluate", "evaluate_segmenter"),
+}
 
 _preparing = Lock()  # so that two threads do not prepare the same engine
 
@@ -42,6 +54,16 @@ class Answer(NamedTuple):
     outputs: Weights
     speed: dict[str, float]
     error: ImageError | None = None
+    size: tuple[int, int] | None = None  # (height, width) of the upright picture, where the task needs it
+
+
+class _Prepared(NamedTuple):
+    """A picture as the network takes it, or why it is bad; how long that took; its size where it is needed."""
+
+    path: str | None
+    item: np.ndarray | ImageError
+    milliseconds: float = 0.0
+    size: tuple[int, int] | None = None
 
 
 class _File:
@@ -184,6 +206,8 @@ class Model(ModelContents):
         """
         if self.labels:
             return _distinct(tuple(self.labels))
+        if self.decoding is not None:
+            return _numbers(self.decoding.classes(self.graph.types[self.graph.outputs["scores"]].shape[-1]))
         return _numbers(self.graph.types[self.graph.outputs[_scores(self.graph.outputs)]].shape[-1])
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -223,12 +247,10 @@ class Model(ModelContents):
         return _real(engine, engine.run(quantise(batch, kind)))
 
     @overload
-    def predict(self, pictures: Picture, *, batch: int = 1) -> ClassificationResult: ...  # type: ignore[overload-overlap]
+    def predict(self, pictures: Picture, *, batch: int = 1) -> Any: ...
     @overload
-    def predict(self, pictures: Iterable[Picture], *, batch: int = 1) -> Iterator[ClassificationResult]: ...
-    def predict(
-        self, pictures: Picture | Iterable[Picture], *, batch: int = 1
-    ) -> ClassificationResult | Iterator[ClassificationResult]:
+    def predict(self, pictures: Iterable[Picture], *, batch: int = 1) -> Iterator[Any]: ...
+    def predict(self, pictures: Picture | Iterable[Picture], *, batch: int = 1) -> Any:
         """What is in a picture, or in each of many (then a generator).
 
         Paths are read ahead by a few, by as many threads as the model has; of anything else, the generator takes
@@ -238,11 +260,15 @@ class Model(ModelContents):
             pictures: a path, bytes, PIL image or uint8 array (height, width, 3); or an iterable of these.
             batch: how many pictures run at once.
 
+        Returns:
+            A `ClassificationResult`; of a detector a `tasks.detect.DetectionResult`, of a segmenter a
+            `tasks.segment.SegmentationResult`.
+
         Raises:
             ImageError: a picture cannot be read.
-            ArgumentError: the model is no classifier.
+            ArgumentError: the model answers with something else.
         """
-        self._need("classify")
+        self._need("classify", *PLACED)
         if is_picture(pictures):
             return next(self._results([pictures], 1))
         return self._results(cast("Iterable[Picture]", pictures), batch)
@@ -268,10 +294,24 @@ class Model(ModelContents):
         return self._embeddings(cast("Iterable[Picture]", pictures), batch)
 
     def evaluate(self, data: str | os.PathLike[str], *, split: str = "test", **options: Any) -> dict[str, Any]:
-        """Accuracy and calibration on labelled pictures: see `mobilenet.tasks.evaluate.evaluate`."""
-        from mobilenet.tasks.evaluate import evaluate
+        """Accuracy and calibration on labelled pictures: see `mobilenet.tasks.evaluate.evaluate`.
 
-        return evaluate(self, data, split=split, **options)
+        A detector's COCO figures: see `mobilenet.tasks.detect_evaluate.evaluate_detector`; a
+        segmenter's agreement with masks: see `mobilenet.tasks.segment_evaluate.evaluate_segmenter`.
+        """
+        module, function = EVALUATIONS.get(self.task, ("mobilenet.tasks.evaluate", "evaluate"))
+        figures: dict[str, Any] = getattr(importlib.import_module(module), function)(
+            self, data, split=split, **options
+        )
+        return figures
+
+    def teach(
+        self, name: str, pictures: Iterable[Picture], *, keep: bool = True, threshold: float | None = None
+    ) -> Model:
+        """A classifier that knows one class more, by a handful of pictures: see `mobilenet.tasks.teach.teach`."""
+        from mobilenet.tasks.teach import teach
+
+        return teach(self, name, pictures, keep=keep, threshold=threshold)
 
     def answers(self, pictures: Iterable[Picture], *, batch: int = 1) -> Iterator[Answer]:
         """Real-valued outputs for each picture, in order; a bad picture gives an answer with its `error`.
@@ -321,18 +361,22 @@ class Model(ModelContents):
                         f"check {number}: output '{name}' is {difference:.3g} off (at most {scale:.3g})"
                     )
 
-    def _need(self, task: str) -> None:
-        if self.task != task:
-            raise ArgumentError(f"this model's task is '{self.task}', not '{task}': use model.run or model.embed")
+    def _need(self, *tasks: str) -> None:
+        if self.task not in tasks:
+            wanted = " or ".join(f"'{task}'" for task in tasks)
+            raise ArgumentError(f"this model's task is '{self.task}', not {wanted}: use model.run or model.embed")
 
-    def _results(self, pictures: Iterable[Picture], batch: int) -> Iterator[ClassificationResult]:
+    def _results(self, pictures: Iterable[Picture], batch: int) -> Iterator[Any]:
         for answer in self.answers(pictures, batch=batch):
             if answer.error:
                 raise answer.error
             yield self.result(answer)
 
-    def result(self, answer: Answer) -> ClassificationResult:
-        """The classification that an answer holds."""
+    def result(self, answer: Answer) -> Any:
+        """What an answer says: a `ClassificationResult`, or the result of a task of `PLACED`."""
+        if self.task in PLACED:
+            module, function = PLACED[self.task]
+            return getattr(importlib.import_module(module), function)(self, answer)
         start = time.perf_counter()
         name = _scores(answer.outputs)
         scores = self.probabilities({name: answer.outputs[name][None]})[0]
@@ -346,13 +390,17 @@ class Model(ModelContents):
                 raise answer.error
             yield answer.outputs["embedding"].reshape(-1)
 
-    def _preprocessed(self, picture: Picture, kind: Tensor) -> tuple[str | None, np.ndarray | ImageError, float]:
+    def _preprocessed(self, picture: Picture, kind: Tensor) -> _Prepared:
         start = time.perf_counter()
         path = os.fspath(picture) if isinstance(picture, str | os.PathLike) else None
+        size = None
         try:
-            return path, self._input_of(picture, kind), (time.perf_counter() - start) * 1e3
+            if self.task in PLACED:  # places refer to the picture as it is, not as it may be decoded to be faster
+                picture = decode_image(picture)
+                size = picture.height, picture.width
+            return _Prepared(path, self._input_of(picture, kind), (time.perf_counter() - start) * 1e3, size)
         except ImageError as error:
-            return path, error, 0.0
+            return _Prepared(path, error)
 
     def _input_of(self, picture: Picture, kind: Tensor) -> np.ndarray:
         """A picture, decoded, resized and in the dtype of the input: (height, width, channels)."""
@@ -378,18 +426,19 @@ class Model(ModelContents):
     def _answered(self, engine: Engine, group: list[Picture]) -> list[Answer]:
         (kind,) = engine.inputs().values()
         waiting = [self._preprocessed(picture, kind) for picture in group]
-        good = [item for _, item, _ in waiting if isinstance(item, np.ndarray)]
+        good = [prepared.item for prepared in waiting if isinstance(prepared.item, np.ndarray)]
         start = time.perf_counter()
         outputs = _real(engine, self._run(engine, np.stack(good))) if good else {}
         spent = (time.perf_counter() - start) * 1e3 / max(len(good), 1)
         answers: list[Answer] = []
         row = 0
-        for path, item, preprocess in waiting:
+        for path, item, preprocess, size in waiting:
             if isinstance(item, ImageError):
                 answers.append(Answer(path, {}, {}, item))
                 continue
             speed = {"preprocess": preprocess, "inference": spent}
-            answers.append(Answer(path, {name: array[row] for name, array in outputs.items()}, speed))
+            found = {name: array[row] for name, array in outputs.items()}
+            answers.append(Answer(path, found, speed, size=size))
             row += 1
         return answers
 
@@ -457,7 +506,8 @@ def load(path: str | os.PathLike[str], *, precision: str = "fp32", threads: int 
     """Reads a model file, a `.tflite` file, or another project's checkpoint (docs/importing.md), by its bytes.
 
     Args:
-        path: the file, or a folder with a checkpoint and its config.json.
+        path: the file, or a folder with a checkpoint and its config.json; or, where there is no such file, a
+            name of `mobilenet list --pretrained`: published weights are fetched once, into the cache.
         precision: of float layers, "fp32" or "bf16"; integer layers are exact in either.
         threads: how many threads it uses; default: `MOBILENET_THREADS`, else the processors of this process.
 
@@ -466,8 +516,10 @@ def load(path: str | os.PathLike[str], *, precision: str = "fp32", threads: int 
         UnsupportedOperatorError: a `.tflite` or ONNX file holds operators that no MobileNet needs; they are named.
         MissingExtraError: the package that reads a checkpoint is not installed.
         ArgumentError: an unknown precision, or a number of threads that is not 1 to 256.
+        DownloadError: published weights could not be fetched.
     """
     _check_options(precision, threads)
+    path = path if os.path.lexists(path) else _published(path)
     data = b"" if os.path.isdir(path) else read_bytes(path)  # noqa: PTH112 - pathlib is slow to import
     if data[4:8] == TFLITE_MAGIC:
         from mobilenet.files.tflite import read_tflite
@@ -483,6 +535,17 @@ def load(path: str | os.PathLike[str], *, precision: str = "fp32", threads: int 
         model = Model.of_file(data, os.fspath(path), precision=precision, threads=threads)
     model.precision, model.threads = precision, threads
     return model
+
+
+def _published(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The model file of published weights of this name; what is no such name as it is."""
+    from mobilenet.files.published import find_published
+
+    if not isinstance(path, str) or find_published(path) is None:
+        return path
+    from mobilenet.files.pull import pull
+
+    return pull(path)
 
 
 def _is_foreign(data: bytes) -> bool:
@@ -509,10 +572,11 @@ def create(
     *,
     width_multiplier: float | None = None,
     resolution: int | tuple[int, int] | None = None,
-    classes: int = 1000,
+    classes: int | None = None,
     channels: int = 3,
     dialect: str | None = None,
     seed: int = 0,
+    head: str | None = None,
     **options: Any,
 ) -> Model:
     """A new, untrained member of the family.
@@ -521,17 +585,22 @@ def create(
         name: `mobilenet.list_models()` names them; names of timm, Keras and TensorFlow are understood.
         width_multiplier: any number above 0; default 1, or what the name says.
         resolution: side of the picture, or (height, width), at least 32; default: the paper's.
-        classes: number of outputs.
+        classes: number of outputs; default: 1000, or 21 for a segmenter.
         channels: of the picture; predicting from pictures needs 1 or 3.
         dialect: whose details to follow: paper, torchvision, timm, keras, slim, ...
         seed: of the initial weights.
-        **options: output_stride, dropout, drop_path, features_only: see `mobilenet.family.names.build`.
+        head: in place of the classifier: lraspp, deeplabv3, ...: see `mobilenet.family.heads`. The name may say
+            it, too: "lraspp_mobilenet_v3_large".
+        **options: output_stride, dropout, drop_path, features_only, head_options: see
+            `mobilenet.family.names.build`.
 
     Raises:
         ArgumentError: an unknown name or an impossible value.
     """
+    from mobilenet.family.detectors import NAMED
+    from mobilenet.family.heads import HEADS, start_detector
     from mobilenet.family.initialise import initialise
-    from mobilenet.family.names import build, preprocessing_preset, resolve
+    from mobilenet.family.names import build, preprocessing_preset, resolve_head
     from mobilenet.pictures.preprocess import PRESETS
 
     graph = build(
@@ -541,15 +610,22 @@ def create(
         classes=classes,
         channels=channels,
         dialect=dialect,
+        head=head,
         **options,
     )
     height, width, _ = next(iter(graph.inputs.values())).shape
-    preset = PRESETS[preprocessing_preset(dialect or resolve(name).dialect)]
+    chosen, spec = resolve_head(name, head)
+    preset = PRESETS["tf" if name in NAMED else preprocessing_preset(dialect or spec.dialect)]
     preprocessing = _for_channels(preset(height, width), channels)
     task = "classify" if "logits" in graph.outputs else "embed" if "embedding" in graph.outputs else "features"
-    return Model(
-        graph, initialise(graph, seed), preprocessing, task=task, provenance={"model": name, "seed": seed}
-    )
+    if chosen is not None and not options.get("features_only"):
+        task = HEADS[chosen].task
+        preprocessing = preprocessing and replace(preprocessing, resize="stretch", crop_fraction=1.0)
+    weights, decoding = initialise(graph, seed), None
+    if task == "detect" and chosen is not None:
+        weights, decoding = start_detector(chosen, options.get("head_options") or {}, graph, weights)
+    provenance = {"model": name, "seed": seed}
+    return Model(graph, weights, preprocessing, task=task, provenance=provenance, decoding=decoding)
 
 
 def _for_channels(preprocessing: Preprocessing, channels: int) -> Preprocessing | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import mobilenet
 from mobilenet.errors import ArgumentError
@@ -59,6 +60,34 @@ def test_timm_gives_the_models_logits(name: str, tmp_path: Path, timm: Any) -> N
     expected = model.run(picture)["logits"]
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
     assert network.num_classes == 5 and list(network.pretrained_cfg["input_size"]) == [3, 64, 64]
+
+
+@pytest.mark.parametrize("name", ["mobilenetv1_100", "mobilenetv2_035"])
+def test_transformers_gives_the_models_logits(
+    name: str, tmp_path: Path, timm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its wrapper of timm's networks, which knows the folder by its config.json; nothing is missing for it."""
+    import torch
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    transformers = pytest.importorskip("transformers", reason="transformers is a peer that reads the folder")
+    model = small(name)
+    export(model, tmp_path / "hub", to="hub")
+    network, said = transformers.AutoModelForImageClassification.from_pretrained(
+        tmp_path / "hub", output_loading_info=True
+    )
+    assert not said["missing_keys"] and not said["unexpected_keys"] and not said["mismatched_keys"]
+    assert list(network.config.id2label.values()) == list(LABELS)
+    picture = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype(np.float32)
+    with torch.inference_mode():
+        found = network.eval()(torch.from_numpy(picture.transpose(0, 3, 1, 2).copy())).logits.numpy()
+    expected = model.run(picture)["logits"]
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hub")
+    smooth = Image.fromarray(np.full((90, 80, 3), (200, 90, 30), np.uint8))
+    pixels = processor(smooth, return_tensors="pt")["pixel_values"].numpy()
+    expected = model.to_input(model.preprocessing.geometry(np.asarray(smooth))[None]).transpose(0, 3, 1, 2)
+    assert np.abs(pixels - expected).max() < 1e-5
 
 
 def test_timm_reads_the_preprocessing(tmp_path: Path, timm: Any) -> None:

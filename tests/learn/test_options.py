@@ -42,12 +42,19 @@ def test_learning_rates_fit_optimizer_and_start() -> None:
     assert tuned.lr0 is not None
     assert rates["adamw"] is not None
     assert tuned.lr0 < rates["adamw"]
+    sliced = TrainOptions("x", pretrained="y", width=0.5).filled()
+    assert sliced.lr0 is not None
+    assert tuned.lr0 < sliced.lr0 < rates["adamw"]
 
 
 @pytest.mark.parametrize(
     ("name", "value", "accepted"),
     [
         ("epochs", 0, "a whole number from 1"),
+        ("distill", "", "a text"),
+        ("distill_weight", 1.5, "a number from 0 to 1"),
+        ("distill_temperature", 0.0, "a number from 0.1 to 100"),
+        ("distill_features", -1.0, "a number from 0"),
         ("epochs", 2.5, "a whole number from 1"),
         ("batch", True, "a whole number from 1"),
         ("lr0", 0, "a number above 0"),
@@ -80,8 +87,10 @@ def test_a_bad_value_is_named_with_what_is_accepted(name: str, value: Any, accep
 def test_options_that_exclude_each_other() -> None:
     with pytest.raises(ArgumentError, match="--freeze features needs --pretrained"):
         TrainOptions("x", freeze="features")
-    with pytest.raises(ArgumentError, match="--width 0.5 and --pretrained exclude each other"):
-        TrainOptions("x", pretrained="y", width=0.5)
+    with pytest.raises(ArgumentError, match="--model mobilenet_v1 and --pretrained exclude each other"):
+        TrainOptions("x", pretrained="y", model="mobilenet_v1")
+    with pytest.raises(ArgumentError, match="--distill and --freeze features exclude each other"):
+        TrainOptions("x", pretrained="y", freeze="features", distill="z")
 
 
 def test_changes_of_a_resumed_run_are_found() -> None:

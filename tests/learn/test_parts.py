@@ -28,12 +28,13 @@ from mobilenet.learn.checkpoint import (  # noqa: E402
     optimizer_tensors,
     save_state,
 )
-from mobilenet.learn.evaluate import Score, score  # noqa: E402
+from mobilenet.learn.evaluate import score  # noqa: E402
 from mobilenet.learn.interrupt import Stopped, StopSignals  # noqa: E402
 from mobilenet.learn.loop import shorten_memory  # noqa: E402
 from mobilenet.learn.options import TrainOptions  # noqa: E402
 from mobilenet.learn.progress import Reporter  # noqa: E402
 from mobilenet.learn.schedule import make_optimizer  # noqa: E402
+from mobilenet.learn.task import Score  # noqa: E402
 from mobilenet.run.torch_module import GraphModule  # noqa: E402
 from mobilenet.tasks.metrics import softmax  # noqa: E402
 
@@ -147,7 +148,7 @@ def test_scores_are_those_of_the_probabilities() -> None:
     result = score(logits, labels)
     probabilities = softmax(logits.astype(np.float64))
     assert result.loss == pytest.approx(-np.log(probabilities[np.arange(50), labels]).mean(), rel=1e-5)
-    assert result.top1 == (logits.argmax(1) == labels).mean()
+    assert result.figure == (logits.argmax(1) == labels).mean()
     assert Score(0.5, 1.0).beats(None)
     assert Score(0.5, 0.9).beats(Score(0.5, 1.0))
     assert not Score(0.5, 1.0).beats(Score(0.5, 1.0))

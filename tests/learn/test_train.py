@@ -21,11 +21,12 @@ from conftest import write_pictures
 from mobilenet.errors import ArgumentError, DataError, TrainingError
 from mobilenet.files.model_file import read_model_file, write_model_file
 from mobilenet.graph.fold import fold
+from mobilenet.learn import classify
 from mobilenet.learn import data as learn_data
-from mobilenet.learn import loop
 from mobilenet.learn.checkpoint import load_state
 from mobilenet.learn.options import TrainOptions
 from mobilenet.learn.run_folder import new_run
+from mobilenet.learn.task import Score
 from mobilenet.learn.train import TrainResult, train
 
 EASY = {
@@ -156,7 +157,7 @@ def test_another_resolution_for_a_pretrained_network(finished: Any, words: dict[
 def test_patience_ends_a_run_that_gets_no_better(words: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     words.update(epochs=9, patience=2, ema=0.0)
     scores = iter([(0.5, 1.0), (0.6, 1.0), (0.6, 1.0), (0.6, 1.0), (0.6, 0.9)])
-    monkeypatch.setattr(loop, "score", lambda *_: loop.Score(*next(scores)))
+    monkeypatch.setattr(classify, "score", lambda *_: Score(*next(scores)))
     result = train(TrainOptions(**words))
     assert len(result.history) == 4
     assert read_model_file(result.path).provenance["best"]["epoch"] == 2

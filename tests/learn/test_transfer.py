@@ -46,7 +46,7 @@ def test_a_fit_is_scikit_learns(penalty: float, monkeypatch: pytest.MonkeyPatch)
     wanted = peer.predict_proba((val.features[:, varied].astype(float) - centre) / spread)
     logits = torch.from_numpy(val.features @ head.weight.T + head.bias)
     np.testing.assert_allclose(torch.softmax(logits, 1).numpy(), wanted, atol=2e-3)
-    assert head.score.top1 == pytest.approx((wanted.argmax(1) == val.labels).mean())
+    assert head.score.figure == pytest.approx((wanted.argmax(1) == val.labels).mean())
 
 
 def test_the_penalty_is_chosen_on_the_validation_pictures() -> None:
@@ -56,8 +56,8 @@ def test_the_penalty_is_chosen_on_the_validation_pictures() -> None:
     for penalty in transfer.PENALTIES:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(transfer, "PENALTIES", (penalty,))
-            losses.append(fit_head(train, val, 4).score.top1)
-    assert chosen.score.top1 == pytest.approx(max(losses), abs=0.01)
+            losses.append(fit_head(train, val, 4).score.figure)
+    assert chosen.score.figure == pytest.approx(max(losses), abs=0.01)
     assert chosen.penalty > min(transfer.PENALTIES), "few noisy samples need a strong penalty"
 
 

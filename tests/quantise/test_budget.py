@@ -10,14 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from harmed import CLASSES, QUICK, harmed_model
 
 import mobilenet
 from mobilenet.errors import ArgumentError, BudgetError, DataError, ImageError, ModelFileError
-from mobilenet.graph.graph import Graph, Node, TensorType
-from mobilenet.graph.ops import Activation, Conv, Dense, Mean
 from mobilenet.model import Model
-from mobilenet.pictures.preprocess import Preprocessing
 from mobilenet.quantise.layers import layers
 from mobilenet.quantise.lower import lower
 from mobilenet.quantise.measure import Measure
@@ -26,54 +23,7 @@ from mobilenet.quantise.outcome import Outcome, quantise_within
 from mobilenet.quantise.pictures import draw_pictures
 from mobilenet.quantise.random import random_model
 from mobilenet.quantise.report import quantisation_report, write_outcome
-from mobilenet.run import reference
-
-CLASSES = ("x", "y", "z")
-QUICK = QuantiseOptions(method="min-max", pictures=12, max_drop=0.05, equalise=False, correct_bias=False)
-
-
-def harmed_model(constant: float = 1e5) -> Model:
-    """One channel of layer `b` is a large constant that `c` ignores: integers then hold nothing else of `b`."""
-    nodes = (
-        Node("a", Conv((3, 3), (2, 2), out_channels=8, bias=True, activation="relu"), ("image",)),
-        Node("b", Conv(out_channels=8, bias=True, activation="relu"), ("a",)),
-        Node("c", Conv(out_channels=8, bias=True), ("b",)),
-        Node("curve", Activation("hard_swish"), ("c",)),
-        Node("mean", Mean(), ("curve",)),
-        Node("logits", Dense(3), ("mean",)),
-    )
-    graph = Graph({"image": TensorType((16, 16, 3))}, nodes, {"logits": "logits"})
-    generator = np.random.default_rng(3)
-    weights = {
-        name: generator.standard_normal(parameter.shape).astype(np.float32)
-        for name, parameter in graph.parameters().items()
-    }
-    weights["b.weight"][0], weights["b.bias"][0] = 0, constant
-    weights["c.weight"][..., 0] = 0
-    preprocessing = Preprocessing(16, 16)
-    coarse = generator.integers(0, 256, (64, 2, 2, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
-    logits = reference.run(graph, weights, preprocessing.normalise(coarse))["logits"]
-    weights["logits.weight"] /= logits.std(axis=0)[:, None]
-    weights["logits.bias"] = -(logits - weights["logits.bias"]).mean(axis=0) / logits.std(
-        axis=0
-    )  # so that every class is named now and then
-    return Model(graph, weights, preprocessing, labels=CLASSES, provenance={"model": "harmed <&>"})
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """180 pictures: classes/<x, y, z>/*.png; the same in a flat folder."""
-    root = tmp_path_factory.mktemp("photos")
-    generator = np.random.default_rng(0)
-    (root / "flat").mkdir()
-    for name in CLASSES:
-        (root / "classes" / name).mkdir(parents=True)
-        for number in range(60):
-            coarse = generator.integers(0, 256, (2, 2, 3), dtype=np.uint8)
-            picture = Image.fromarray(coarse).resize((20, 18))
-            picture.save(root / "classes" / name / f"{number}.png")
-            picture.save(root / "flat" / f"{name}{number}.png")
-    return root
+from mobilenet.quantise.search import within
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +153,11 @@ def test_measures() -> None:
     pixels = Measure("agreement", "classes", np.zeros((1, 2, 2), np.int64))
     assert pixels.score(np.array([[[0, 0], [0, 1]]])) == 0.75
     assert Measure("cosine similarity", "embedding", logits).score(2 * logits) == pytest.approx(1)
+
+
+def test_as_many_wrong_as_the_budget_allows_keep_it() -> None:
+    assert 1 - 0.99 > 0.01 and within(1 - 0.99, 0.01)
+    assert not within(0.0101, 0.01)
 
 
 def test_layers_hold_every_integer_node_once() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mobilenet
-from mobilenet.graph.ops import Activation, BatchNorm, Dequantise
+from mobilenet.graph.ops import Activation, BatchNorm, Dequantise, Mul, Quantise
 from mobilenet.model import Model
 from mobilenet.quantise.random import random_batch, random_model, random_quantised_model
 
@@ -45,6 +45,18 @@ def test_every_member_runs_in_integers_and_agrees(name: str) -> None:
     expected, found = model.run(batch), quantised.run(batch)
     for output in expected:
         assert cosine(expected[output], found[output]) > 0.75, output  # random nets amplify noise; unrelated is 0
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_large", "mobilenet_v3_small"])
+@pytest.mark.parametrize("dialect", ["paper", "torchvision", "timm", "keras"])
+def test_v3_is_integers_from_the_picture_to_the_scores(name: str, dialect: str) -> None:
+    """Squeeze-excite and h-swish included, and nothing turns into floats and back on the way."""
+    _, quantised = random_quantised_model(name, pictures=1, resolution=64, classes=5, dialect=dialect)
+    assert any(isinstance(node.operator, Mul) for node in quantised.graph.nodes)  # the gates of squeeze-excite
+    assert {kind.dtype for kind in quantised.graph.types.values()} == {"uint8"}
+    assert not any(isinstance(node.operator, Quantise | Dequantise) for node in quantised.graph.nodes)
+    stored = {array.dtype.name for key, array in quantised.weights.items() if not key.endswith("weight_scale")}
+    assert stored == {"int8", "int32"}
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,10 @@ import pytest
 from PIL import Image
 
 import mobilenet
-from mobilenet.errors import ArgumentError, DataError, ImageError
+from mobilenet.errors import ArgumentError, ImageError
 from mobilenet.files.tflite import read_tflite
 from mobilenet.model import Model
-from mobilenet.quantise import calibration_batches, calibration_pictures, quantise
-from mobilenet.quantise.compare import compare
+from mobilenet.quantise import calibration_batches, quantise
 from mobilenet.quantise.random import random_model
 
 
@@ -85,50 +84,26 @@ def test_command_says_what_is_wrong_and_writes_nothing(home: Path, words: list[s
     assert not (home / "no.safetensors").exists()
 
 
-def test_pictures_are_spread_over_train(home: Path) -> None:
-    names = [path.name for path in calibration_pictures(home / "data", 3)]
-    assert names == ["0.png", "2.png", "4.png"]
-    assert len(calibration_pictures(home / "data")) == 7
-    assert {path.parent.parent.name for path in calibration_pictures(home / "data")} == {"train"}
-    assert len(calibration_pictures(home / "data" / "test")) == 2
-    with pytest.raises(ArgumentError, match="pictures is 0"):
-        calibration_pictures(home / "data", 0)
-    with pytest.raises(DataError, match="no pictures"):
-        calibration_pictures(home / "empty")
-
-
 def test_progress_and_bad_pictures(home: Path) -> None:
     model = mobilenet.load(home / "m.safetensors")
     steps: list[tuple[int, int]] = []
-    pictures = calibration_pictures(home / "data", 2)
+    pictures = sorted((home / "data" / "train").rglob("*.png"))[:2]
     batches = list(calibration_batches(model, pictures, on_progress=lambda done, all_: steps.append((done, all_))))
     assert [batch.shape for batch in batches] == [(1, 64, 64, 3)] * 2
     assert steps == [(0, 2), (1, 2), (2, 2)]
     with pytest.raises(ImageError, match="a.png"):
-        quantise(model, calibration_batches(model, calibration_pictures(home / "broken")))
+        quantise(model, calibration_batches(model, sorted((home / "broken").iterdir())))
     with pytest.raises(ArgumentError, match="takes arrays"):
         list(calibration_batches(random_model("mobilenet_v2", channels=5, resolution=32), pictures))
-
-
-def test_compare(home: Path) -> None:
-    model = mobilenet.load(home / "m.safetensors")
-    pictures = calibration_pictures(home / "data")
-    alike = compare(model, model, pictures)
-    assert (alike.pictures, alike.same, alike.cosine) == (7, 7, pytest.approx(1))
-    faces = random_model("mobilefacenet_s", resolution=32)
-    assert compare(faces, faces, pictures).same is None
-    with pytest.raises(ArgumentError, match="same outputs"):
-        compare(model, faces, pictures)
-    with pytest.raises(ArgumentError, match="a picture"):
-        compare(model, model, [])
 
 
 def test_a_trained_network_keeps_its_answers(shared: Path) -> None:
     """Its own float form, calibrated on other pictures, names what the published integer network names."""
     file = shared / "weights" / "coral" / "tf2_mobilenet_v2_1.0_224_ptq.tflite"
     published, real = Model.of(read_tflite(file)), Model.of(read_tflite(file, to_float=True))
-    chosen = calibration_pictures(shared / "data" / "clothing", 12)
+    chosen = sorted((shared / "data" / "clothing" / "train").rglob("*.jpg"))[::250]
     quantised = Model.of(quantise(real, calibration_batches(real, chosen)))
-    photos = calibration_pictures(shared / "data" / "photos")
-    assert compare(published, quantised, photos).same >= 0.85 * len(photos)  # type: ignore[operator]
-    assert compare(real, quantised, photos[::4]).cosine > 0.99
+    photos = [path for path in sorted((shared / "data" / "photos").iterdir()) if path.suffix in (".bmp", ".jpg")]
+    assert len(photos) > 10
+    named = [np.array([result.probs.top1 for result in model.predict(photos)]) for model in (published, quantised)]
+    assert (named[0] == named[1]).mean() >= 0.85

@@ -26,7 +26,10 @@ def to_json(contents: ModelContents) -> str:
         "licence": contents.licence,
         "provenance": contents.provenance,
     }
-    if contents.labels and list(contents.labels) != label_lines(contents.labels):
+    if contents.decoding is not None:
+        values["decoding"] = contents.decoding.to_dict()
+    unlike = list(contents.labels) != label_lines(contents.labels)
+    if contents.labels and (unlike or contents.decoding is not None):  # a text file's are a classifier's outputs
         values["labels"] = list(contents.labels)
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 

@@ -87,7 +87,10 @@ def _unknown(contents: ModelContents) -> str:
 
 
 def timm_tensors(contents: ModelContents, candidate: Candidate, graph: Graph) -> dict[str, np.ndarray]:
-    """The weights by timm's names, float32, in torch's order of axes: (out, in, height, width)."""
+    """The weights by timm's names in torch's order of axes, (out, in, height, width).
+
+    They are float32, but for torch's counters of batches.
+    """
     tensors = {}
     for ours, wanted in candidate.wanted(graph).items():
         node, _, parameter = ours.rpartition(".")
@@ -95,6 +98,10 @@ def timm_tensors(contents: ModelContents, candidate: Candidate, graph: Graph) ->
         if parameter == "weight":
             array = _torch_layout(graph.node(node), wanted.name, array)
         tensors[wanted.name] = np.ascontiguousarray(array, np.float32)
+        if wanted.name.endswith(
+            ".running_var"
+        ):  # torch counts batches too; transformers warns where that is missing
+            tensors[wanted.name.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
     return tensors
 
 

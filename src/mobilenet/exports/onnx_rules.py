@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mobilenet.exports.onnx_writer import TO_NCHW, TO_NHWC, OnnxWriter, onnx_shape
+from mobilenet.exports.ties import SLOPES, gate_offset
 from mobilenet.graph import ops
 from mobilenet.graph.graph import Node
 
@@ -22,6 +23,8 @@ def activate(writer: OnnxWriter, node: Node, activation: str, source: str, outpu
         writer.emit("Identity", [source], output)
     elif activation == "relu6":
         _clip(writer, source, output, writer.relu6_limit(node))
+    elif activation in SLOPES:
+        _hard_sigmoid(writer, node, activation, source, output)
     else:
         _ACTIVATIONS[activation](writer, source, output)
 
@@ -186,10 +189,15 @@ def _argmax(writer: OnnxWriter, node: Node, operator: ops.ArgMax, inputs: Inputs
     writer.emit("ArgMax", inputs, output, axis=writer.last_axis(node.inputs[0]), keepdims=0)
 
 
-def _hard_sigmoid_slim(writer: OnnxWriter, source: str, output: str) -> None:
-    shifted = writer.emit("Add", [source, writer.scalar(3)], f"{output}/shifted")
+def _hard_sigmoid(writer: OnnxWriter, node: Node, activation: str, source: str, output: str) -> None:
+    slope = SLOPES[activation]
+    three = gate_offset(writer.graph.types[node.inputs[0]], writer.graph.types[node.name], slope)
+    if activation == "hard_sigmoid":
+        writer.emit("HardSigmoid", [source], output, alpha=slope, beta=three * slope)
+        return
+    shifted = writer.emit("Add", [source, writer.scalar(three)], f"{output}/shifted")
     _clip(writer, shifted, f"{output}/clipped", 6)
-    writer.emit("Mul", [f"{output}/clipped", writer.scalar(0.16667)], output)
+    writer.emit("Mul", [f"{output}/clipped", writer.scalar(slope)], output)
 
 
 def _gelu(writer: OnnxWriter, source: str, output: str) -> None:
@@ -203,8 +211,6 @@ def _gelu(writer: OnnxWriter, source: str, output: str) -> None:
 
 _ACTIVATIONS: dict[str, Callable[[OnnxWriter, str, str], object]] = {
     "relu": lambda writer, source, output: writer.emit("Relu", [source], output),
-    "hard_sigmoid": lambda w, source, output: w.emit("HardSigmoid", [source], output, alpha=1 / 6, beta=0.5),
-    "hard_sigmoid_slim": _hard_sigmoid_slim,
     "hard_swish": lambda writer, source, output: writer.emit("HardSwish", [source], output),
     "sigmoid": lambda writer, source, output: writer.emit("Sigmoid", [source], output),
     "gelu": _gelu,

@@ -12,9 +12,8 @@ leaves layers in float.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mobilenet.errors import GraphError, UnsupportedOperatorError
+from mobilenet.exports.ties import clear_factor, exact_summands
 from mobilenet.graph import ops
 from mobilenet.graph.graph import Graph, Node, Quantisation, TensorType, Weights
 
@@ -35,7 +35,6 @@ TYPES = {
 }
 SHIFT = 128  # from int8 to uint8
 PIXELS = Quantisation(1.0, 0)  # uint8 numbers that stand for themselves
-FIXED_BITS = 20  # of the larger scale of an integer sum
 TO_NCHW, TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 Layout = Callable[[np.ndarray], np.ndarray]  # from the graph's layout of a weight to ONNX's
 
@@ -100,7 +99,8 @@ class OnnxWriter:
         rule = RULES.get(type(operator))
         if rule is None:
             raise UnsupportedOperatorError(f"ONNX does not have '{operator.kind}' (node '{node.name}')")
-        inputs = self._summands(node) if node.quantisation and isinstance(operator, ops.Add) else self._read(node)
+        of_two = isinstance(operator, ops.Add | ops.Mul) and len(node.inputs) == 2
+        inputs = self._operands(node) if node.quantisation and of_two else self._read(node)
         target = f"{node.name}/real" if node.quantisation else node.name
         activation = str(getattr(operator, "activation", "none"))
         fused = activation == "none" or isinstance(operator, ops.Activation)
@@ -123,25 +123,21 @@ class OnnxWriter:
     def _read(self, node: Node) -> list[str]:
         return [self.read(name) for name in node.inputs]
 
-    def _summands(self, node: Node) -> list[str]:
-        """What an integer sum reads, at the very scales that it has in fixed point (`reference_integer`, rule 6).
-
-        They differ from the values' own by less than a millionth, but where a sum lies that near to half a
-        quantum, the next layers would make more of it.
-        """
+    def _operands(self, node: Node) -> list[str]:
+        """What an integer sum or product reads, at scales with which it is rounded as the reference does."""
         assert node.quantisation is not None
-        kinds, output = [self.graph.types[name] for name in node.inputs], np.float32(node.quantisation.scale)
-        ratios = [np.float32(kind.quantisation.scale) / output for kind in kinds if kind.quantisation]
-        shift = FIXED_BITS - math.frexp(max(ratios))[1] + 1
+        kinds = [self.graph.types[name] for name in node.inputs]
+        if isinstance(node.operator, ops.Add):
+            exact = exact_summands(kinds, node.quantisation)
+        else:
+            exact = [clear_factor(kinds[0], kinds[1], self.graph.types[node.name])]
         names = []
-        for place, (name, kind, ratio) in enumerate(zip(node.inputs, kinds, ratios, strict=True)):
-            assert kind.quantisation is not None
-            scale = math.ldexp(float(np.rint(math.ldexp(float(ratio), shift))), -shift) * float(output)
-            exact = replace(kind.quantisation, scale=scale) if scale > 0 else kind.quantisation
-            scales = self.scales(f"{node.name}/{place}", kind.dtype, exact)
-            source = self._turned(name)
-            names.append(self.emit("DequantizeLinear", [source, *scales], f"{node.name}/summand{place}"))
-        return names
+        for place, (name, kind, quantisation) in enumerate(zip(node.inputs, kinds, exact, strict=False)):
+            scales = self.scales(f"{node.name}/{place}", kind.dtype, quantisation)
+            names.append(
+                self.emit("DequantizeLinear", [self._turned(name), *scales], f"{node.name}/operand{place}")
+            )
+        return [*names, *(self.read(name) for name in node.inputs[len(names) :])]
 
     def read(self, name: str) -> str:
         """A value of the graph in real numbers, channels first."""

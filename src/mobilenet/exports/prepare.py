@@ -105,4 +105,5 @@ def _resized(contents: ModelContents, resolution: int) -> ModelContents:
     except GraphError as error:
         raise ArgumentError(f"the model cannot work at a resolution of {resolution}: {error}") from error
     rule = rule.with_size(resolution, resolution) if rule is not None else None
-    return replace(contents, graph=graph, preprocessing=rule, checks=())
+    decoding = contents.decoding.fitted(graph) if contents.decoding else None
+    return replace(contents, graph=graph, preprocessing=rule, checks=(), decoding=decoding)

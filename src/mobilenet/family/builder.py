@@ -10,6 +10,7 @@ from mobilenet.family.blocks import Place, add_block
 from mobilenet.family.dialects import Dialect
 from mobilenet.family.draft import Draft
 from mobilenet.family.rows import ConvRow, DepthwiseRow, FlattenRow, HiddenRow, MeanRow, Row, Table
+from mobilenet.family.trunk import Head, Trunk
 from mobilenet.graph.graph import Graph, TensorType
 from mobilenet.graph.ops import Dense, DepthwiseConv, Mean, Reshape
 
@@ -27,6 +28,7 @@ class Options:
         dropout: probability before the classifier.
         drop_path: probability with which training skips the last block; it grows linearly with depth.
         features_only: give the last value at each stride and leave the head out.
+        head: what stands in the place of the table's own head and classifier.
     """
 
     width_multiplier: float
@@ -37,6 +39,7 @@ class Options:
     dropout: float = 0.0
     drop_path: float = 0.0
     features_only: bool = False
+    head: Head | None = None
 
 
 class Strides:
@@ -65,26 +68,32 @@ def build_graph(table: Table, dialect: Dialect, options: Options) -> Graph:
     """
     shape = (*options.size, options.channels)
     draft = Draft(shape, dialect, options.width_multiplier)
-    features, nominal = _add_trunk(draft, table, options)
-    outputs = features if options.features_only else _add_head(draft, table, options, nominal)
+    trunk = _add_trunk(draft, table, options)
+    if options.features_only:
+        outputs = {f"features_{stride}": value for stride, value in trunk.last.items()}
+    elif options.head is not None:
+        outputs = options.head.add(draft, table, trunk, options.classes)
+    else:
+        outputs = _add_head(draft, table, options, trunk.nominal)
     return Graph({"image": TensorType(shape)}, tuple(draft.nodes), outputs)
 
 
-def _add_trunk(draft: Draft, table: Table, options: Options) -> tuple[dict[str, str], int]:
-    """Stem and blocks: the last value at each stride by its name, and how wide the last is at width 1."""
+def _add_trunk(draft: Draft, table: Table, options: Options) -> Trunk:
+    """Stem and blocks."""
     strides = Strides(options.output_stride, draft.dialect.dilates_striding_block)
     add_block(draft, table.stem, Place("stem", options.channels, *strides.take(table.stem.stride)))
     draft.antialias = table.antialias
-    features = {f"features_{strides.reached}": draft.value}
+    first, last = {strides.reached: draft.value}, {strides.reached: draft.value}
     nominal = table.stem.out
     blocks = list(table.unrolled())
     for number, row in enumerate(blocks):
         drop_path = options.drop_path * number / max(len(blocks) - 1, 1)
         place = Place(f"blocks.{number}", nominal, *strides.take(row.stride), drop_path)
         add_block(draft, row, place)
-        features[f"features_{strides.reached}"] = draft.value
+        first.setdefault(strides.reached, draft.value)
+        last[strides.reached] = draft.value
         nominal = row.out or nominal
-    return features, nominal
+    return Trunk(first, last, nominal)
 
 
 def _add_head(draft: Draft, table: Table, options: Options, nominal: int) -> dict[str, str]:

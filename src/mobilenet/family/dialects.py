@@ -60,6 +60,7 @@ class Dialect:
             that expand.
         dilates_striding_block: when a stride becomes dilation, whether the convolution that had the stride is
             dilated already (torchvision), or only those after it (DeepLab).
+        segmenter_norm: (epsilon, momentum) of batch norm in a segmentation head, where they are not those above.
     """
 
     padding: str = "same"
@@ -75,6 +76,7 @@ class Dialect:
     gate: str = "hard_sigmoid"
     squeezes_before_activation: bool = False
     dilates_striding_block: bool = False
+    segmenter_norm: tuple[float, float] | None = None
 
     def channels(self, channels: int, width_multiplier: float, scale: str) -> int:
         """The width of a layer that has `channels` at width 1; `scale` is the row's (see `rows.SCALES`)."""
@@ -101,6 +103,7 @@ _TORCHVISION_V3 = replace(
     expansion="width",
     last_layer="scaled",
     dilates_striding_block=True,
+    segmenter_norm=(1e-5, 0.1),
 )
 _SLIM_V3 = Dialect(momentum=0.003, last_layer="fixed", last_convolution="width", gate="hard_sigmoid_slim")
 

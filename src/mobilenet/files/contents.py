@@ -11,11 +11,12 @@ from mobilenet.errors import ModelFileError
 if TYPE_CHECKING:
     import numpy as np
 
+    from mobilenet.family.decoding import Decoding
     from mobilenet.graph.graph import Graph, Weights
     from mobilenet.graph.ops import Shape
     from mobilenet.pictures.preprocess import Preprocessing
 
-TASKS = ("classify", "embed", "segment", "features")
+TASKS = ("classify", "detect", "embed", "segment", "features")
 
 
 class Check(NamedTuple):
@@ -45,6 +46,7 @@ class ModelContents:
         licence: SPDX expression or a sentence; empty if unknown.
         provenance: how it was made: {"source": ..., "command": ..., "created": ..., ...}.
         checks: tiny pictures with their expected outputs.
+        decoding: how a detector's outputs "boxes" and "scores" are read; none for other tasks.
     """
 
     graph: Graph
@@ -57,6 +59,7 @@ class ModelContents:
     licence: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
+    decoding: Decoding | None = None
 
     def validate(self) -> None:
         """Raises `ModelFileError` or `GraphError` if the parts do not fit together."""
@@ -64,7 +67,8 @@ class ModelContents:
         graph.check_weights(self.weights)
         outputs = {name: graph.types[value].shape for name, value in graph.outputs.items()}
         inputs = {name: kind.shape for name, kind in graph.inputs.items()}
-        check_ends(inputs, outputs, task=self.task, labels=self.labels, preprocessing=self.preprocessing)
+        ends = {"labels": self.labels, "preprocessing": self.preprocessing, "decoding": self.decoding}
+        check_ends(inputs, outputs, task=self.task, **ends)  # type: ignore[arg-type]
 
 
 def check_ends(
@@ -74,6 +78,7 @@ def check_ends(
     task: str,
     labels: tuple[str, ...],
     preprocessing: Preprocessing | None,
+    decoding: Decoding | None = None,
 ) -> None:
     """Raises `ModelFileError` if what is outside the graph does not fit its inputs and outputs of these shapes."""
     if task not in TASKS:
@@ -88,3 +93,7 @@ def check_ends(
     for name in ("logits", "probabilities"):
         if labels and name in outputs and outputs[name][-1] != len(labels):
             raise ModelFileError(f"{len(labels)} labels do not name the {outputs[name][-1]} outputs of '{name}'")
+    if task == "detect" or decoding is not None:  # imported here: a classifier's start is not to wait for it
+        from mobilenet.family.decoding import check_decoding
+
+        check_decoding(decoding, task, outputs, labels)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mobilenet.errors import ModelFileError
+from mobilenet.family.decoding import Decoding
 from mobilenet.files.contents import TASKS
 from mobilenet.pictures.preprocess import Preprocessing
 
@@ -26,7 +27,10 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Description:
-    """All of a model but graph, weights and labels; `labels` are those that a text file could not hold."""
+    """All of a model but graph, weights and labels.
+
+    `labels` are a detector's, and those that a text file could not hold.
+    """
 
     task: str
     outputs: tuple[str, ...]
@@ -36,6 +40,7 @@ class Description:
     licence: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    decoding: Decoding | None = None
 
 
 def parse_description(raw: bytes) -> Description:
@@ -62,6 +67,7 @@ def parse_description(raw: bytes) -> Description:
         values["licence"],
         values["provenance"],
         tuple(values.get("labels", ())),
+        Decoding.from_dict(values["decoding"]) if "decoding" in values else None,
     )
 
 
@@ -77,7 +83,7 @@ def _check(values: Any) -> None:
     for name, kind in _KINDS.items():
         if not isinstance(values.get(name), kind):
             raise ModelFileError(f"its description: field '{name}' is missing or no {kind.__name__}")
-    for name in values.keys() - _KINDS.keys() - {"version", "labels"}:
+    for name in values.keys() - _KINDS.keys() - {"version", "labels", "decoding"}:
         raise ModelFileError(f"its description: unknown field '{name}'")
     if values["task"] not in TASKS:
         raise ModelFileError(f"its description: unknown task '{values['task']}'; known are {', '.join(TASKS)}")

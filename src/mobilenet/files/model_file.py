@@ -21,6 +21,7 @@ from mobilenet.files.tensors import read_tensors
 from mobilenet.pictures.preprocess import Preprocessing
 
 if TYPE_CHECKING:
+    from mobilenet.family.decoding import Decoding
     from mobilenet.graph.graph import Weights
     from mobilenet.graph.ops import Shape
 
@@ -40,6 +41,7 @@ FIELDS = {
     "licence": str,
     "provenance": dict,
 }
+OPTIONAL = {"decoding": dict}  # written where there is one, so that files without are read by older readers
 
 
 def write_model_file(contents: ModelContents, path: str | os.PathLike[str]) -> None:
@@ -72,6 +74,7 @@ def encode(contents: ModelContents) -> bytes:
 
 
 def _header(contents: ModelContents) -> dict[str, Any]:
+    decoding = {"decoding": contents.decoding.to_dict()} if contents.decoding else {}
     return {
         "version": VERSION,
         "task": contents.task,
@@ -82,6 +85,7 @@ def _header(contents: ModelContents) -> dict[str, Any]:
         "metrics": contents.metrics,
         "licence": contents.licence,
         "provenance": contents.provenance,
+        **decoding,
     }
 
 
@@ -142,7 +146,7 @@ def decode_around_graph(
     """
     with _naming(name):
         fields = _fields(*_read(data, only=CHECK_PREFIX))
-        ends = {key: fields[key] for key in ("task", "labels", "preprocessing")}
+        ends = {key: fields[key] for key in ("task", "labels", "preprocessing", "decoding")}
         check_ends(inputs, outputs, **ends)
     return fields
 
@@ -179,7 +183,16 @@ def _fields(header: dict[str, Any], tensors: Weights) -> dict[str, Any]:
         "licence": header["licence"],
         "provenance": header["provenance"],
         "checks": _checks({name: array for name, array in tensors.items() if name.startswith(CHECK_PREFIX)}),
+        "decoding": _decoding(header),
     }
+
+
+def _decoding(header: dict[str, Any]) -> Decoding | None:
+    if "decoding" not in header:
+        return None
+    from mobilenet.family.decoding import Decoding  # here: a classifier's start is not to wait for it
+
+    return Decoding.from_dict(header["decoding"])
 
 
 def _refuse_constant(name: str) -> None:
@@ -196,7 +209,9 @@ def _check_header(header: Any) -> None:
         if not isinstance(header.get(name), kind):
             raise ModelFileError(f"field '{name}' is missing or no {kind.__name__}")
     for name in header:
-        if name not in FIELDS:
+        if name in OPTIONAL and not isinstance(header[name], OPTIONAL[name]):
+            raise ModelFileError(f"field '{name}' is no {OPTIONAL[name].__name__}")
+        if name not in FIELDS and name not in OPTIONAL:
             raise ModelFileError(f"unknown field '{name}'")
 
 

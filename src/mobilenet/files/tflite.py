@@ -91,7 +91,7 @@ def _described(
         )
     named = dict(zip(said.outputs, graph.outputs.values(), strict=True))
     if len(named) == 1 and said.task in ("classify", "segment"):
-        graph = _with_outputs(graph)[0]
+        graph = with_outputs(graph)[0]
         if set(named) - set(graph.outputs):
             raise ModelFileError(f"describes the output '{said.outputs[0]}', which it does not end in")
     else:
@@ -106,6 +106,7 @@ def _described(
         metrics=said.metrics,
         licence=said.licence,
         provenance={**said.provenance, "imported": path.name},
+        decoding=said.decoding,
     )
 
 
@@ -118,7 +119,7 @@ def _undescribed(
     description: str,
 ) -> ModelContents:
     """Any other file: conventions fill in what it does not say."""
-    graph, task = _with_outputs(graph)
+    graph, task = with_outputs(graph)
     return ModelContents(
         graph=graph,
         weights=weights,
@@ -143,7 +144,7 @@ def _bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _with_outputs(graph: Graph) -> tuple[Graph, str]:
+def with_outputs(graph: Graph) -> tuple[Graph, str]:
     """The graph with outputs that go by what they mean, and the task."""
     if len(graph.outputs) != 1:
         return graph, "features"

@@ -1,7 +1,9 @@
 """What TFLite writes as operators of their own, in the fields where a graph has it: padding and activations.
 
 A PAD that only a convolution without padding reads is that convolution's padding, and a float activation of a
-layer that nothing else reads is the layer's. The numbers stay the same.
+layer that nothing else reads is the layer's. An operator that is counted in floats between a DEQUANTIZE and a
+QUANTIZE, as files have it where TFLite's integer form is missing or coarse, is the integer operator. The numbers
+stay the same.
 """
 
 from __future__ import annotations
@@ -10,7 +12,19 @@ from collections import Counter
 from dataclasses import replace
 
 from mobilenet.graph.graph import Graph, Node, Weights
-from mobilenet.graph.ops import Activation, Add, Conv, Dense, DepthwiseConv, Mul, Pad
+from mobilenet.graph.ops import (
+    Activation,
+    Add,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Dequantise,
+    L2Normalise,
+    Mul,
+    Pad,
+    Quantise,
+    Softmax,
+)
 
 Carrier = Conv | DepthwiseConv | Dense | Add | Mul
 
@@ -34,6 +48,12 @@ def tidied(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
             renamed[node.name] = before.name
             readers[before.name] = readers[node.name]
             continue
+        elif alone and before is not None and _is_counted_in_floats(nodes, before, node):
+            source = nodes[before.inputs[0]]
+            del nodes[before.name]
+            if readers[source.name] == 1:
+                del nodes[source.name]
+            node = replace(node, operator=before.operator, inputs=source.inputs)
         nodes[node.name] = node
     outputs = {output: renamed.get(value, value) for output, value in graph.outputs.items()}
     return Graph(graph.inputs, tuple(nodes.values()), outputs), kept
@@ -54,6 +74,15 @@ def _with_padding(node: Node, pad: Node) -> Node:
 def _is_its_activation(layer: Node, node: Node) -> bool:
     alone = isinstance(node.operator, Activation) and node.quantisation is None and layer.quantisation is None
     return alone and isinstance(layer.operator, Carrier) and layer.operator.activation == "none"
+
+
+def _is_counted_in_floats(nodes: dict[str, Node], layer: Node, node: Node) -> bool:
+    """Whether a node quantises what an operator, which has an integer form, makes of dequantised integers."""
+    operator, source = layer.operator, nodes.get(layer.inputs[0])
+    table = isinstance(operator, Activation) and operator.activation != "prelu"
+    counts = table or isinstance(operator, Softmax | L2Normalise)
+    both = source is not None and isinstance(source.operator, Dequantise) and isinstance(node.operator, Quantise)
+    return counts and both and layer.quantisation is None
 
 
 def _join(layer: Node, node: Node, nodes: dict[str, Node], weights: Weights) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,10 +36,13 @@ PREFETCH = 2  # batches that wait, for each thread
 
 @dataclass(frozen=True)
 class Batch:
-    """images float32 (B, height, width, C); targets float32 (B, classes), each row adds up to 1."""
+    """images float32 (B, height, width, C); targets as the task's loss takes them.
+
+    Of labelled pictures: float32 (B, classes), each row adds up to 1.
+    """
 
     images: Tensor
-    targets: Tensor
+    targets: Any
 
 
 @dataclass(frozen=True)
@@ -115,53 +119,39 @@ def training_picture(path: Path, preprocessing: Preprocessing, crop_area: float)
     return np.array(image)
 
 
-class TrainingData:
-    """The batches of an epoch, from any step on.
+class TrainingBatches(ABC):
+    """The batches of an epoch, from any step on. What a batch holds, a subclass says: `load`.
 
     Args:
         samples: all of the training split.
-        classes: how many classes there are.
-        preprocessing: of the network.
-        augmentation, mixing: what is changed at random.
         batch: samples a step, over all processes.
         seed: of order and augmentation.
         process, processes: which part of each batch is loaded here.
         workers: threads that load; 0 loads when a batch is asked for.
-        budget_bytes: memory for decoded pictures.
+        pairs: whether neighbours in a batch belong together.
     """
 
     def __init__(
         self,
-        samples: Sequence[Sample],
-        classes: int,
-        preprocessing: Preprocessing,
-        augmentation: Augmentation,
-        mixing: Mixing,
+        samples: Sequence[Any],
         *,
         batch: int,
         seed: int,
         process: int = 0,
         processes: int = 1,
         workers: int = 2,
-        budget_bytes: float = 0,
+        pairs: bool = False,
     ) -> None:
         self.samples = samples
-        self.classes = classes
-        self.preprocessing = preprocessing
-        self.augmentation = augmentation
-        self.mixing = mixing
         self.batch, self.seed = batch, seed
         self.process, self.processes = process, processes
-        self.workers = workers
+        self.workers, self.pairs = workers, pairs
         self.steps = steps_of_epoch(len(samples), batch)
-        self.cache = PictureCache(
-            lambda path: training_picture(path, preprocessing, augmentation.crop_area), budget_bytes
-        )
         self._check_shares()
 
     def _check_shares(self) -> None:
         smallest = len(self.samples) // self.steps
-        shares = [share_of_process(smallest, p, self.processes, self.mixing.pairs) for p in range(self.processes)]
+        shares = [share_of_process(smallest, p, self.processes, self.pairs) for p in range(self.processes)]
         if any(share.start >= share.stop for share in shares):
             raise TrainingError(
                 f"a batch of {smallest} cannot be shared by {self.processes} processes: "
@@ -178,7 +168,44 @@ class TrainingData:
         return in_background([partial(self.load, self._own(part), epoch) for part in parts], self.workers)
 
     def _own(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
-        return part[share_of_process(len(part), self.process, self.processes, self.mixing.pairs)]
+        return part[share_of_process(len(part), self.process, self.processes, self.pairs)]
+
+    @abstractmethod
+    def load(self, numbers: NDArray[np.int64], epoch: int) -> Batch:
+        """The samples of these numbers as they look in this epoch."""
+
+
+class TrainingData(TrainingBatches):
+    """Labelled pictures.
+
+    Args:
+        samples: all of the training split.
+        classes: how many classes there are.
+        preprocessing: of the network.
+        augmentation, mixing: what is changed at random.
+        budget_bytes: memory for decoded pictures.
+        **how: see `TrainingBatches`.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        classes: int,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation,
+        mixing: Mixing,
+        *,
+        budget_bytes: float = 0,
+        **how: Any,
+    ) -> None:
+        super().__init__(samples, pairs=mixing.pairs, **how)
+        self.classes = classes
+        self.preprocessing = preprocessing
+        self.augmentation = augmentation
+        self.mixing = mixing
+        self.cache = PictureCache(
+            lambda path: training_picture(path, preprocessing, augmentation.crop_area), budget_bytes
+        )
 
     def load(self, numbers: NDArray[np.int64], epoch: int) -> Batch:
         """The samples of these numbers as they look in this epoch."""

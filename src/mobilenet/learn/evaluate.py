@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,21 +12,10 @@ from numpy.typing import NDArray
 from mobilenet.learn.data import EvaluationData, share_of_process
 from mobilenet.learn.machine import Machine
 from mobilenet.learn.progress import Advance
+from mobilenet.learn.task import Score
 from mobilenet.run.torch_module import GraphModule
 
 Scores = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Score:
-    """How good logits are: share of samples that are named rightly, mean negative log likelihood."""
-
-    top1: float
-    loss: float
-
-    def beats(self, other: Score | None) -> bool:
-        """Higher top-1, or the same with a lower loss."""
-        return other is None or (self.top1, -self.loss) > (other.top1, -other.loss)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from mobilenet.errors import ArgumentError
 from mobilenet.graph.graph import Graph
@@ -11,8 +12,9 @@ from mobilenet.graph.ops import Activation, Add, BatchNorm, Conv, DepthwiseConv
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 
-def frozen_nodes(graph: Graph, classifier: str, freeze: str) -> set[str]:
-    """The nodes that do not learn: none ("0"), the stem and the first N blocks ("N"), or all but the last layer.
+def frozen_nodes(graph: Graph, new: Collection[str], freeze: str) -> set[str]:
+    """The nodes that do not learn: none ("0"), the stem and the first N blocks ("N"), or all but those that are
+    new.
 
     Blocks are counted by their names "blocks.<number>."; in networks that have no such names a block is a
     depthwise convolution with what widens before it and the convolution (and sum) after it.
@@ -21,7 +23,7 @@ def frozen_nodes(graph: Graph, classifier: str, freeze: str) -> set[str]:
         ArgumentError: the network has fewer blocks.
     """
     if freeze == "features":
-        return {node.name for node in graph.nodes if node.name != classifier}
+        return {node.name for node in graph.nodes if node.name not in new}
     count = int(freeze)
     blocks = block_of_nodes(graph)
     total = max(blocks.values(), default=-1) + 1

@@ -15,14 +15,15 @@ from mobilenet.errors import TrainingError
 from mobilenet.graph.graph import Weights
 from mobilenet.learn import checkpoint
 from mobilenet.learn.average import WeightAverage
-from mobilenet.learn.data import Batch, EvaluationData, TrainingData
-from mobilenet.learn.evaluate import Score, outputs_of, score
+from mobilenet.learn.data import Batch
 from mobilenet.learn.interrupt import Stopped, StopSignals
 from mobilenet.learn.machine import Machine
 from mobilenet.learn.options import TrainOptions
 from mobilenet.learn.progress import Advance, Reporter
 from mobilenet.learn.run_folder import RunFolder
 from mobilenet.learn.schedule import make_optimizer, make_schedule
+from mobilenet.learn.student import Student
+from mobilenet.learn.task import Score, Task
 from mobilenet.run.torch_module import GraphModule
 
 SaveBest = Callable[[Weights, dict[str, Any]], None]
@@ -37,9 +38,9 @@ class Position:
         epoch, step: the next step to do, counted from 0.
         loss_sum, images: over the steps of this epoch that are done.
         updates: how often the running average was updated.
-        history: a row for each finished epoch; see `run_folder.COLUMNS`.
-        best: epoch (from 1, 0 for a fitted last layer), "weights" ("raw", "average" or "head"), top1 and loss of
-            the best weights; empty before there are any.
+        history: a row for each finished epoch; see `run_folder.columns`.
+        best: epoch (from 1, 0 for a fitted last layer), "weights" ("raw", "average" or "head"), the task's figure
+            and loss of the best weights; empty before there are any.
     """
 
     epoch: int = 0
@@ -56,19 +57,17 @@ class Trainer:
 
     Args:
         module: with its weights and frozen nodes, on any device.
-        data, val: training batches, and the pictures that decide which epoch is best.
+        task: whose batches, losses and scores they are.
         options: filled.
         machine, run, reporter, signals: where it runs, where it writes, who is told, who may stop it.
         save_best: called in the main process whenever an epoch is the best so far.
-        class_weights: float32 (classes), or none.
         identity: what must be the same for a state to be resumed; saved with the state.
     """
 
     def __init__(
         self,
         module: GraphModule,
-        data: TrainingData,
-        val: EvaluationData,
+        task: Task,
         options: TrainOptions,
         *,
         machine: Machine,
@@ -76,22 +75,23 @@ class Trainer:
         reporter: Reporter,
         signals: StopSignals,
         save_best: SaveBest,
-        class_weights: Tensor | None = None,
         identity: dict[str, Any] | None = None,
     ) -> None:
         self.module = module.to(machine.device)
-        self.data, self.val, self.options = data, val, options
+        self.student = Student(self.module, task.beside(module.graph)).to(machine.device)
+        self.task, self.data, self.options = task, task.batches(), options
         self.machine, self.run, self.reporter, self.signals = machine, run, reporter, signals
         self.save_best = save_best
         self.identity = identity or {}
-        self.class_weights = class_weights.to(machine.device) if class_weights is not None else None
-        shorten_memory(module, data.steps)
+        shorten_memory(module, self.data.steps)
         self.position = Position()
         self.names = {parameter: name for name, parameter in module.named_parameters()}
+        self.names |= {parameter: f"{own}.{name}" for own, name, parameter in self.student.own_parameters()}
         self.average = WeightAverage(self.module, options.ema) if options.ema else None
-        self.schedule = make_schedule(options, data.steps)
+        self.schedule = make_schedule(options, self.data.steps)
         self.optimizer = make_optimizer(module.named_parameters(), module.graph, options)
-        self._prepared, self._stepper = machine.accelerator.prepare(self.module, self.optimizer)
+        self.student.join(self.optimizer, options)
+        self._prepared, self._stepper = machine.accelerator.prepare(self.student, self.optimizer)
         self._last_save = time.monotonic()
 
     @property
@@ -118,6 +118,7 @@ class Trainer:
         if self.average is not None:
             averages = self.average.module.state_dict()
             tensors |= {f"average/{name}": value for name, value in averages.items()}
+        tensors |= {f"{own}/{name}": value for own, name, value in self.student.own_parameters()}
         quantities = checkpoint.optimizer_tensors(self.optimizer, self.names)
         tensors |= {f"optimizer/{name}": value for name, value in quantities.items()}
         scaler = self.machine.accelerator.scaler
@@ -134,6 +135,7 @@ class Trainer:
     def load(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Continues where `save` was called; raises `TrainingError` if the state is another network's."""
         checkpoint.copy_into(self.module, tensors, "model/")
+        self.student.load(tensors)
         self.position = Position(**values["position"])
         if self.average is not None:
             checkpoint.copy_into(self.average.module, tensors, "average/")
@@ -196,13 +198,9 @@ class Trainer:
         return self.position.epoch * self.data.steps + self.position.step
 
     def _loss(self, batch: Batch, size: int) -> Tensor:
-        """This process's part of the mean cross entropy over the samples of all processes."""
-        logits = self._prepared(batch.images.to(self.machine.device))["logits"]
-        targets = batch.targets.to(self.machine.device)
-        losses = -(targets * torch.log_softmax(logits.flatten(1).float(), 1)).sum(1)
-        if self.class_weights is not None:
-            losses = losses * (targets @ self.class_weights)
-        return losses.sum() / size
+        """This process's part of the mean loss over the samples of all processes."""
+        images = batch.images.to(self.machine.device)
+        return self.task.losses(self._prepared(images), batch, images).sum() / size
 
     def _agree(self, loss: Tensor) -> None:
         """Adds up the processes' losses and stops them all if one was told to, at the same step."""
@@ -243,35 +241,33 @@ class Trainer:
         self.save()
         if self.machine.is_main:
             with checkpoint.explained("results.csv", self.run.last):
-                self.run.write_history(self.position.history)
-        self.reporter.epoch(row, self.epochs)
+                self.run.write_history(self.position.history, self.task.figure)
+        self.reporter.epoch(row, self.epochs, self.task.figure)
 
     def _evaluate(self) -> dict[str, Any]:
         """Scores the weights and their average on the validation pictures; keeps what is the best so far."""
-        raw = self._score(self.module)
+        raw, name = self._score(self.module), f"val_{self.task.figure.key}"
         self._offer(raw, self.module, "raw")
-        figures = {"val_loss": raw.loss, "val_top1": raw.top1}
+        figures = {"val_loss": raw.loss, name: raw.figure}
         if self.average is not None:
             averaged = self._score(self.average.module)
             self._offer(averaged, self.average.module, "average")
-            figures |= {"val_loss_ema": averaged.loss, "val_top1_ema": averaged.top1}
+            figures |= {"val_loss_ema": averaged.loss, f"{name}_ema": averaged.figure}
         return figures
 
     def _score(self, module: GraphModule) -> Score:
-        check = self.signals.check if self.machine.processes == 1 else lambda: None
-        logits = outputs_of(module, self.val, "logits", self.machine, check=check)
-        result = score(logits, self.val.labels)
+        result = self.task.score(module)
         if result.loss != result.loss:
             raise TrainingError(self._divergence("the validation loss"))
         return result
 
     def _offer(self, result: Score, module: GraphModule, which: str) -> None:
         """Keeps these weights if they are the best so far."""
-        best = self.position.best
-        if not result.beats(Score(best["top1"], best["loss"]) if best else None):
+        best, name = self.position.best, self.task.figure.key
+        if not result.beats(Score(best[name], best["loss"]) if best else None):
             return
         epoch = self.position.epoch + 1
-        self.position.best = {"epoch": epoch, "weights": which, "top1": result.top1, "loss": result.loss}
+        self.position.best = {"epoch": epoch, "weights": which, name: result.figure, "loss": result.loss}
         if self.machine.is_main:
             with checkpoint.explained("the best model", self.run.last):
                 self.save_best(module.to_weights(), self.position.best)

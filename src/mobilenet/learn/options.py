@@ -12,10 +12,12 @@ from typing import Any
 
 from mobilenet.errors import ArgumentError
 
+TASKS = ("classify", "embed")
 OPTIMIZERS = ("adamw", "sgd", "rmsprop")
 PRECISIONS = ("auto", "bf16", "fp16", "none")
 BAD_PICTURE_MODES = ("skip", "stop")
 CLASS_WEIGHTS = ("none", "auto")
+MARGINS = {"arcface": 0.5, "cosface": 0.35, "triplet": 0.3}
 
 # What `None` means. Fine-tuning: pictures like those that the network knows, few epochs, low rates. From
 # scratch: more epochs and higher rates.
@@ -27,6 +29,12 @@ FINE_TUNING: dict[str, Any] = {
     "layer_rate": 0.5,
     "crop_area": 0.35,
 }
+# A sliced network has lost more, in its first layers as well.
+SLICED: dict[str, Any] = {
+    **FINE_TUNING,
+    "lr0": {"adamw": 1e-3, "sgd": 0.03, "rmsprop": 3e-4},
+    "layer_rate": 1.0,
+}
 FROM_SCRATCH: dict[str, Any] = {
     "epochs": 60,
     "lr0": {"adamw": 3e-3, "sgd": 0.1, "rmsprop": 1e-3},
@@ -35,6 +43,10 @@ FROM_SCRATCH: dict[str, Any] = {
     "layer_rate": 1.0,
     "crop_area": 0.5,
 }
+
+
+# Pictures of identities are cut to their subject: small parts of a face are not to be told apart.
+EMBEDDING: dict[str, Any] = {"crop_area": 0.75}
 
 
 def _option(default: Any, text: str) -> Any:
@@ -52,11 +64,16 @@ class TrainOptions:
     data: str = field(
         metadata={"help": "ROOT/{train,val,test}/CLASS/*, ROOT/CLASS/*, or a CSV file of path,label."}
     )
+    task: str = _option("classify", "What is learnt: classify or embed.")
     model: str = _option("mobilenet_v2", "Network to train from scratch (see `mobilenet list`).")
-    width: float | None = _option(None, "Width multiplier of the network. Default: its own.")
+    width: float | None = _option(
+        None, "Width multiplier of the network. Default: its own. With --pretrained: sliced to this width."
+    )
     resolution: int | None = _option(None, "Side of the input in pixels. Default: the network's own.")
     dialect: str | None = _option(None, "Whose details the network follows: paper, torchvision, timm, keras, ...")
-    pretrained: str | None = _option(None, "Start from this model file or official .tflite file instead.")
+    pretrained: str | None = _option(
+        None, "Start from these weights instead: a file, or a name of `mobilenet list --pretrained`."
+    )
     freeze: str = _option("0", "Do not train the first N blocks, or any layer but the last ('features').")
     epochs: int | None = _option(None, "Passes over the pictures. Default: 8 with --pretrained, else 60.")
     batch: int = _option(32, "Pictures a step, over all processes together.")
@@ -71,6 +88,10 @@ class TrainOptions:
     layer_rate: float | None = _option(
         None, "Learning rate of the first layer as a share of the last's. Default: 0.5 or 1."
     )
+    distill: str | None = _option(None, "Learn from this model's answers too: a file or name, as --pretrained.")
+    distill_weight: float = _option(0.5, "Share of the teacher's answers in the loss; the rest are the labels.")
+    distill_temperature: float = _option(2.0, "Softens the answers of both, so that small ones count too.")
+    distill_features: float = _option(0.5, "Weight of the teacher's embedding in the loss; 0 is off.")
     label_smoothing: float = _option(0.1, "Share of each target that is spread over all classes.")
     mixup: float = _option(0.0, "Alpha of mixup; 0 is off.")
     cutmix: float = _option(0.0, "Alpha of CutMix; 0 is off.")
@@ -95,6 +116,16 @@ class TrainOptions:
     project: str = _option("runs", "Folder of the runs.")
     name: str | None = _option(None, "Name of the run; a number is added if it is taken. Default: train.")
     on_bad_picture: str = _option("stop", "skip or stop.")
+    embedding: int | None = _option(
+        None, "embed: numbers of an embedding. Default: the network's own, or 128 in place of a classifier."
+    )
+    loss: str = _option("arcface", "embed: arcface, cosface or triplet.")
+    margin: float | None = _option(None, "embed: of the loss. Default: arcface 0.5, cosface 0.35, triplet 0.3.")
+    scale: float = _option(30.0, "embed: what arcface and cosface multiply cosines by.")
+    pictures_per_identity: int = _option(4, "embed: pictures of one identity in a batch of the triplet loss.")
+    far: float | None = _option(
+        None, "embed: false acceptance rate of the model's threshold. Default: best balanced accuracy."
+    )
     save_period_seconds: float = _option(300.0, "How often the state is saved within an epoch; 0 is never.")
 
     def __post_init__(self) -> None:
@@ -106,14 +137,24 @@ class TrainOptions:
             raise ArgumentError(f"--freeze {self.freeze} needs --pretrained: random layers would stay random")
         if self.pretrained is not None:
             self._check_network_is_not_given_twice()
+        self._check_the_task_has_its_options()
+        if self.distill is not None and self.freeze == "features":
+            raise ArgumentError("--distill and --freeze features exclude each other: that only fits a layer")
 
     def _check_network_is_not_given_twice(self) -> None:
-        for name in ("model", "width", "dialect"):
+        for name in ("model", "dialect"):
             value = getattr(self, name)
             if value != _default(name):
                 raise ArgumentError(
                     f"--{name} {value} and --pretrained exclude each other: the file says what it is"
                 )
+
+    def _check_the_task_has_its_options(self) -> None:
+        for task, names in OPTIONS_OF_TASKS.items():
+            given = [name for name in names if getattr(self, name) != _default(name)]
+            if given and task != self.task:
+                option = given[0].replace("_", "-")
+                raise ArgumentError(f"--{option} is for --task {task}; the task is {self.task}")
 
     @property
     def fine_tuning(self) -> bool:
@@ -123,6 +164,10 @@ class TrainOptions:
     def filled(self) -> "TrainOptions":
         """These options with each `None` replaced where the default depends on other options."""
         defaults = FINE_TUNING if self.fine_tuning else FROM_SCRATCH
+        if self.fine_tuning and self.width is not None:
+            defaults = SLICED
+        if self.task == "embed":
+            defaults = {**defaults, **EMBEDDING}
         chosen = {name: defaults[name] for name in defaults if getattr(self, name) is None}
         if "lr0" in chosen:
             chosen["lr0"] = chosen["lr0"][self.optimizer]
@@ -145,6 +190,13 @@ FREE_ON_RESUME = (
     "name",
     "save_period_seconds",
 )
+
+
+# These say something to one task only.
+OPTIONS_OF_TASKS = {
+    "classify": ("label_smoothing", "mixup", "cutmix", "class_weights"),
+    "embed": ("embedding", "loss", "margin", "scale", "pictures_per_identity", "far"),
+}
 
 
 def _default(name: str) -> Any:
@@ -197,6 +249,7 @@ def _is_run_name(value: Any) -> bool:
 
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data": _text(),
+    "task": _one_of(TASKS),
     "model": _text(),
     "width": _above(0),
     "resolution": (lambda v: isinstance(v, int) and 32 <= v <= 4096, "a whole number from 32 to 4096"),
@@ -210,6 +263,10 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "weight_decay": _at_least(0),
     "warmup_epochs": _at_least(0),
     "layer_rate": (lambda v: _number(v) and 0 < v <= 1, "a number above 0, at most 1"),
+    "distill": _text(),
+    "distill_weight": _within(0, 1),
+    "distill_temperature": _within(0.1, 100),
+    "distill_features": _at_least(0),
     "label_smoothing": _below(0, 1),
     "mixup": _at_least(0),
     "cutmix": _at_least(0),
@@ -231,5 +288,11 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "project": _text(),
     "name": (_is_run_name, "a text without slashes"),
     "on_bad_picture": _one_of(BAD_PICTURE_MODES),
+    "embedding": (lambda v: isinstance(v, int) and 2 <= v <= 4096, "a whole number from 2 to 4096"),
+    "loss": _one_of(tuple(MARGINS)),
+    "margin": (lambda v: _number(v) and 0 <= v <= 2, "a number from 0 to 2"),
+    "scale": _above(0),
+    "pictures_per_identity": _whole(2),
+    "far": (lambda v: _number(v) and 0 < v < 1, "a number above 0 and below 1"),
     "save_period_seconds": _at_least(0),
 }

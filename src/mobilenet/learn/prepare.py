@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mobilenet.errors import DataError, TrainingError
 from mobilenet.graph.ops import BatchNorm
-from mobilenet.learn.machine import Machine
-from mobilenet.learn.options import TrainOptions
-from mobilenet.learn.progress import Reporter
 from mobilenet.learn.start import Start, fingerprint
+from mobilenet.learn.task import Setting
 from mobilenet.pictures.folders import PictureFolder, handle_bad_pictures, read_dataset, without_bad_pictures
 
 
-def checked_folder(
-    options: TrainOptions, machine: Machine, reporter: Reporter, check: Callable[[], None]
-) -> PictureFolder:
-    """The data set without bad pictures, the same in every process; the main process opens the pictures.
+def checked_folder(setting: Setting) -> PictureFolder:
+    """The labelled pictures without bad ones, the same in every process.
 
     The split of data that are not split yet does not depend on --seed: `mobilenet evaluate` must find the
     pictures that were held out.
@@ -28,34 +23,43 @@ def checked_folder(
     Raises:
         DataError: the pictures cannot be used as they are.
     """
-    folder = read_dataset(options.data)
+    folder = read_dataset(setting.options.data)
     for split in ("train", "val"):
         if split not in folder.splits:
             raise DataError(f"{folder.root}: there is no split '{split}', which training needs")
+    return without_bad(folder, setting)
+
+
+def without_bad(folder: PictureFolder, setting: Setting) -> PictureFolder:
+    """The data set without its bad pictures, which are named, or an error if these are to stop the run.
+
+    The main process opens the pictures; what it finds holds in every process.
+
+    Raises:
+        DataError: there are bad pictures and they are not to be skipped, or a class has no others.
+    """
 
     def bad_pictures() -> str:
-        return json.dumps(_bad_pictures(folder, options, reporter, check))
+        return json.dumps(_bad_pictures(folder, setting))
 
-    bad = json.loads(machine.text_from_main(bad_pictures))
+    bad = json.loads(setting.machine.text_from_main(bad_pictures))
     for path, reason in bad:
-        reporter.say(f"skipped: {path}: {reason}")
+        setting.reporter.say(f"skipped: {path}: {reason}")
     return without_bad_pictures(folder, [(Path(path), reason) for path, reason in bad])
 
 
-def _bad_pictures(
-    folder: PictureFolder, options: TrainOptions, reporter: Reporter, check: Callable[[], None]
-) -> list[tuple[str, str]]:
+def _bad_pictures(folder: PictureFolder, setting: Setting) -> list[tuple[str, str]]:
     before = 0
-    with reporter.task("checking the pictures", sum(map(len, folder.splits.values()))) as advance:
+    with setting.reporter.task("checking the pictures", sum(map(len, folder.splits.values()))) as advance:
 
         def progress(done: int, _total: int) -> None:
             nonlocal before
-            check()
+            setting.check()
             advance(done - before)
             before = done
 
-        threads = max(1, options.workers)
-        _, bad = handle_bad_pictures(folder, options.on_bad_picture, threads=threads, progress=progress)
+        threads = max(1, setting.options.workers)
+        _, bad = handle_bad_pictures(folder, setting.options.on_bad_picture, threads=threads, progress=progress)
     return [(str(path), reason) for path, reason in bad]
 
 

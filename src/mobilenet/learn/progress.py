@@ -6,6 +6,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 LINE_SECONDS = 30.0  # between two plain lines of one task
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What networks of a task are compared by: its name in results.csv and model files, and for people."""
+
+    key: str
+    name: str
+
 
 Event = dict[str, Any]
 Listener = Callable[[Event], None]
@@ -52,7 +62,7 @@ class Reporter:
         self._console.print(text, markup=False)
         self._tell({"event": "message", "text": text})
 
-    def epoch(self, row: Mapping[str, Any], epochs: int) -> None:
+    def epoch(self, row: Mapping[str, Any], epochs: int, figure: Figure) -> None:
         """The figures of a finished epoch."""
         self._tell({"event": "epoch", "epochs": epochs, **row})
         if self._board is not None:
@@ -60,9 +70,10 @@ class Reporter:
                 if isinstance(value, float):
                     self._board.add_scalar(name, value, row["epoch"])
         shown = [f"epoch {row['epoch']}/{epochs}", f"loss {row['train_loss']:.4f}"]
-        shown += [f"val loss {row['val_loss']:.4f}", f"val top-1 {row['val_top1']:.4f}"]
-        if row.get("val_top1_ema") is not None:
-            shown.append(f"averaged {row['val_top1_ema']:.4f}")
+        name = f"val_{figure.key}"
+        shown += [f"val loss {row['val_loss']:.4f}", f"val {figure.name} {row[name]:.4f}"]
+        if row.get(f"{name}_ema") is not None:
+            shown.append(f"averaged {row[f'{name}_ema']:.4f}")
         shown += [f"{row['images_per_second']:.0f} img/s", f"{row['seconds']:.1f} s"]
         self._console.print("  ".join(shown), markup=False)
 

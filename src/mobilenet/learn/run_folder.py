@@ -15,11 +15,8 @@ import yaml
 from mobilenet.errors import TrainingError
 from mobilenet.files.atomic import write_atomically
 from mobilenet.learn.options import TrainOptions
+from mobilenet.learn.progress import Figure
 
-COLUMNS = (
-    "epoch", "phase", "train_loss", "val_loss", "val_top1", "val_loss_ema", "val_top1_ema", "lr",
-    "images_per_second", "seconds",
-)  # fmt: skip
 DEFAULT_NAME = "train"
 
 
@@ -41,13 +38,19 @@ class RunFolder:
         text = yaml.safe_dump(dataclasses.asdict(options), sort_keys=False, allow_unicode=True)
         write_atomically(self.path / "args.yaml", text.encode())
 
-    def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """results.csv: one row for each epoch."""
+    def write_history(self, rows: Sequence[Mapping[str, Any]], figure: Figure) -> None:
+        """results.csv: one row for each epoch, with the task's figure."""
         text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        table = csv.DictWriter(text, columns(figure), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
         write_atomically(self.path / "results.csv", text.getvalue().encode())
+
+
+def columns(figure: Figure) -> tuple[str, ...]:
+    """Of results.csv, for a task that chooses its best epoch by this figure."""
+    scores = ("val_loss", f"val_{figure.key}", "val_loss_ema", f"val_{figure.key}_ema")
+    return ("epoch", "phase", "train_loss", *scores, "lr", "images_per_second", "seconds")
 
 
 def new_run(project: str, task: str, name: str | None) -> RunFolder:

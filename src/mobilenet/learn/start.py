@@ -1,4 +1,7 @@
-"""Where training starts from: a new network with random weights, or a file's network with a new last layer."""
+"""Where training starts from: a new network with random weights, or a file's network with a new last layer.
+
+With another width than the file's, the network is cut out of the file's: `narrow`, `slicing`.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,14 @@ class Start:
     Attributes:
         contents: a float classifier with outputs "logits" and "embedding", labelled with the data's classes.
         preprocessing: that of `contents`, which it always has.
-        classifier: name of its last layer.
+        new: names of its nodes that nobody trained yet: of a classifier, its last layer.
+        wide: the network that it was sliced from, if it was; see `renew.renewed`.
     """
 
     contents: ModelContents
     preprocessing: Preprocessing
-    classifier: str
+    new: frozenset[str]
+    wide: ModelContents | None = None
 
 
 def make_start(options: TrainOptions, classes: tuple[str, ...]) -> Start:
@@ -41,19 +46,17 @@ def make_start(options: TrainOptions, classes: tuple[str, ...]) -> Start:
         ArgumentError: an unknown model, or a size that it cannot have.
         ModelFileError, GraphError: the pretrained file is damaged, or is no classifier of pictures.
     """
-    make = _pretrained if options.pretrained else _from_scratch
-    graph, weights, preprocessing, origin = make(options, classes)
-    classifier = classifier_node(graph).name
-    graph = _regularised(graph, classifier, options.dropout, options.drop_path)
-    contents = replace(origin, graph=graph, weights=weights, preprocessing=preprocessing, labels=classes)
-    return Start(contents, preprocessing, classifier)
+    made = _pretrained(options, classes) if options.pretrained else _from_scratch(options, classes)
+    sliced = bool(options.pretrained) and options.width is not None
+    contents, wide = _sliced(options, made) if sliced else (made, None)
+    classifier = classifier_node(contents.graph).name
+    graph = _regularised(contents.graph, classifier, options.dropout, options.drop_path)
+    assert contents.preprocessing is not None
+    new = frozenset((classifier,))
+    return Start(replace(contents, graph=graph, labels=classes), contents.preprocessing, new, wide)
 
 
-Parts = tuple[Graph, Weights, Preprocessing, ModelContents]
-"""Graph, weights, preprocessing, and contents whose licence and provenance stay."""
-
-
-def _from_scratch(options: TrainOptions, classes: tuple[str, ...]) -> Parts:
+def _from_scratch(options: TrainOptions, classes: tuple[str, ...]) -> ModelContents:
     from mobilenet.family.initialise import initialise
     from mobilenet.family.names import build, preprocessing_preset, resolve
     from mobilenet.pictures.preprocess import PRESETS
@@ -72,12 +75,12 @@ def _from_scratch(options: TrainOptions, classes: tuple[str, ...]) -> Parts:
         )
     preset = PRESETS[preprocessing_preset(options.dialect or resolve(options.model).dialect)]
     preprocessing, weights = preset(height, width), initialise(graph, options.seed)
-    return graph, weights, preprocessing, ModelContents(graph, weights, preprocessing)
+    return ModelContents(graph, weights, preprocessing)
 
 
-def _pretrained(options: TrainOptions, classes: tuple[str, ...]) -> Parts:
+def _pretrained(options: TrainOptions, classes: tuple[str, ...]) -> ModelContents:
     assert options.pretrained is not None
-    file = read_float_model(Path(options.pretrained))
+    file = read_float_model(options.pretrained)
     if file.preprocessing is None:
         raise TrainingError(f"{options.pretrained}: takes no pictures, so it cannot be trained on them")
     try:
@@ -88,11 +91,28 @@ def _pretrained(options: TrainOptions, classes: tuple[str, ...]) -> Parts:
     except GraphError as error:
         raise GraphError(f"{options.pretrained}: cannot be fine-tuned: {error}") from error
     height, width, _ = next(iter(graph.inputs.values())).shape
-    origin = ModelContents(
-        graph, {}, file.preprocessing, licence=file.licence, provenance={"pretrained": file.provenance}
+    return ModelContents(
+        graph,
+        _with_empty_classifier(graph, file.weights, classifier_node(graph)),
+        file.preprocessing.with_size(height, width),
+        licence=file.licence,
+        provenance={"pretrained": file.provenance},
     )
-    weights = _with_empty_classifier(graph, file.weights, classifier_node(graph))
-    return graph, weights, file.preprocessing.with_size(height, width), origin
+
+
+def _sliced(options: TrainOptions, contents: ModelContents) -> tuple[ModelContents, ModelContents]:
+    """The network at the width that is wanted, and the one that it is cut from, both with batch norms."""
+    from mobilenet.learn.narrow import narrowed
+    from mobilenet.learn.slicing import sliced_weights
+    from mobilenet.learn.unfold import with_batch_norms
+
+    assert options.width is not None
+    wide = with_batch_norms(contents)
+    said = contents.provenance["pretrained"].get("dialect")
+    graph = narrowed(wide.graph, options.width, dialect=said if isinstance(said, str) else None)
+    weights = sliced_weights(wide.graph, wide.weights, graph)
+    provenance = {**contents.provenance, "sliced_to_width": options.width}
+    return replace(contents, graph=graph, weights=weights, provenance=provenance), wide
 
 
 def _with_bias(graph: Graph, classifier: str) -> Graph:
@@ -105,21 +125,31 @@ def _with_bias(graph: Graph, classifier: str) -> Graph:
     return Graph(graph.inputs, tuple(nodes), graph.outputs)
 
 
-def read_float_model(path: Path) -> ModelContents:
-    """A model file or an official .tflite file as a float network.
+def read_float_model(source: str, option: str = "pretrained") -> ModelContents:
+    """Somebody's weights as a float network.
+
+    Args:
+        source: a model file, a .tflite file, a checkpoint of another project or its folder, or a name of
+            `mobilenet list --pretrained`, which is fetched.
+        option: where it was given, for messages.
 
     Raises:
+        ArgumentError: it is neither there nor published.
         ModelFileError, UnsupportedOperatorError: it cannot be read; the message names it.
+        DownloadError: it is published, and could not be fetched.
     """
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(8)
-    except OSError as error:
-        raise ArgumentError(f"--pretrained {path}: cannot be read: {error.strerror or error}") from error
-    if head[4:8] == TFLITE_MAGIC:
+    from mobilenet.files.imports.kinds import kind_of
+    from mobilenet.files.model_file import read_bytes
+    from mobilenet.files.pull import find_weights
+
+    path = find_weights(source, f"--{option} {source}")
+    data = b"" if path.is_dir() else read_bytes(path)
+    if data[4:8] == TFLITE_MAGIC:
         from mobilenet.files.tflite import read_tflite
 
         return read_tflite(path, to_float=True)
+    if not data or kind_of(data):
+        return _imported(path)
     from mobilenet.files.model_file import read_model_file
 
     contents = read_model_file(path)
@@ -128,6 +158,12 @@ def read_float_model(path: Path) -> ModelContents:
 
         return to_float(contents)
     return contents
+
+
+def _imported(path: Path) -> ModelContents:
+    from mobilenet.files.imports.read import read_import
+
+    return read_import(path)
 
 
 def _with_empty_classifier(graph: Graph, weights: Weights, classifier: Node) -> Weights:

@@ -23,7 +23,8 @@ class TrainResult:
     Attributes:
         path: the best model, best.safetensors.
         folder: the run's folder.
-        metrics: `classification_metrics` of that model, with "data" and "split": test, or val without a test.
+        metrics: of that model, with "data", "split" (test, or val without a test), "images" and the task's
+            figures: of a classifier, `classification_metrics`.
         history: the rows of results.csv.
     """
 
@@ -34,7 +35,7 @@ class TrainResult:
 
 
 def train(options: TrainOptions, *, on_progress: Listener | None = None) -> TrainResult:
-    """Trains a classifier and writes PROJECT/classify/NAME/.
+    """Trains a network and writes PROJECT/TASK/NAME/.
 
     Under `accelerate launch` or `torchrun` the processes train together; each returns the same result.
 

@@ -21,9 +21,10 @@ from scipy.optimize import minimize
 from mobilenet.files.atomic import write_atomically
 from mobilenet.learn.checkpoint import explained
 from mobilenet.learn.data import EvaluationData
-from mobilenet.learn.evaluate import Score, Scores, outputs_of, score
+from mobilenet.learn.evaluate import Scores, outputs_of, score
 from mobilenet.learn.machine import Machine
 from mobilenet.learn.progress import Advance
+from mobilenet.learn.task import Score
 from mobilenet.pictures.folders import Sample
 from mobilenet.run.torch_module import GraphModule
 

@@ -105,6 +105,20 @@ def decode_image(picture: Picture, *, name: str | None = None, scale: Scale | No
         raise ImageError(f"{label}: cannot be decoded: {_one_line(error)}") from error
 
 
+def decode_stored(path: str | os.PathLike[str]) -> Image.Image:
+    """Decode a file as it is stored: in its own mode, not turned. For masks, whose pixels are no colours.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    try:
+        return _from_path(os.fspath(path), _stored)
+    except ImageError as error:
+        raise ImageError(f"{_name_of(path)}: {error}") from error.__cause__
+    except Exception as error:  # as in `decode_image`
+        raise ImageError(f"{_name_of(path)}: cannot be decoded: {_one_line(error)}") from error
+
+
 def pixel_view(image: Image.Image) -> NDArray[np.uint8]:
     """The pixels of a PIL image of mode RGB, for reading only.
 
@@ -120,6 +134,27 @@ def pixel_view(image: Image.Image) -> NDArray[np.uint8]:
         return np.asarray(LentPixels(schema, array, image.size))
     except ValueError:  # several pieces
         return np.asarray(image)
+
+
+def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) of a file's picture, upright, from its header: nothing is decoded.
+
+    Raises:
+        ImageError: as `decode`, for what the header tells.
+    """
+    label = _name_of(path)
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            head = file.read(_HEAD_BYTES)
+            file.seek(0)
+            image = _reader_for(head)(file)
+            _check_size(*image.size)
+            sideways = exif_orientation(image.info.get("exif")) >= 5
+            return image.size if sideways else (image.height, image.width)
+    except ImageError as error:
+        raise ImageError(f"{label}: {error}") from error
+    except Exception as error:  # a decoder on hostile bytes: whatever it raises, the picture is bad
+        raise ImageError(f"{label}: cannot be read: {_one_line(error)}") from error
 
 
 def check(picture: Picture) -> None:
@@ -139,14 +174,14 @@ def _dispatch(picture: Picture, scale: Scale | None) -> Image.Image:
     if isinstance(picture, bytes):
         return _from_file(io.BytesIO(picture), scale)
     if isinstance(picture, str | os.PathLike):
-        return _from_path(os.fspath(picture), scale)
+        return _from_path(os.fspath(picture), lambda file: _from_file(file, scale))
     raise ImageError(
         f"a picture is a path, bytes, a PIL image or a uint8 array [H, W, 3], not {type(picture).__name__}"
     )
 
 
 # Paths go to `os` here: importing pathlib takes longer than decoding a small picture.
-def _from_path(path: str, scale: Scale | None) -> Image.Image:
+def _from_path(path: str, read: Callable[[BinaryIO], Image.Image]) -> Image.Image:
     try:
         kind = os.stat(path).st_mode  # noqa: PTH116
         if stat.S_ISDIR(kind):
@@ -160,10 +195,24 @@ def _from_path(path: str, scale: Scale | None) -> Image.Image:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise ImageError(f"cannot be opened: {_one_line(error)}") from error
     with file:
-        return _from_file(file, scale)
+        return read(file)
 
 
 def _from_file(file: BinaryIO, scale: Scale | None) -> Image.Image:
+    image = _opened(file)
+    if scale is not None and isinstance(image, _Jpeg):
+        _reduce(image, scale)
+    return _to_upright_rgb(image)
+
+
+def _stored(file: BinaryIO) -> Image.Image:
+    image = _opened(file)
+    _check_size(*image.size)
+    image.load()
+    return image
+
+
+def _opened(file: BinaryIO) -> ImageFile.ImageFile:
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ImageError(
             "not decoded because this process sets PIL.ImageFile.LOAD_TRUNCATED_IMAGES, which hides damage; "
@@ -171,10 +220,7 @@ def _from_file(file: BinaryIO, scale: Scale | None) -> Image.Image:
         )
     head = file.read(_HEAD_BYTES)
     file.seek(0)
-    image = _reader_for(head)(file)
-    if scale is not None and isinstance(image, _Jpeg):
-        _reduce(image, scale)
-    return _to_upright_rgb(image)
+    return _reader_for(head)(file)
 
 
 def _reader_for(head: bytes) -> type[ImageFile.ImageFile]:

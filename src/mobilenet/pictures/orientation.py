@@ -46,10 +46,15 @@ def exif_orientation(exif: object) -> int:
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Return `image` turned and mirrored as `orientation` (1 to 8) asks; 1 returns it as it is."""
+    """Return `image` turned and mirrored as `orientation` (1 to 8) asks; 1 returns it as it is.
+
+    What is turned no longer says that it is to be turned, so that it is not turned twice.
+    """
     if orientation == 1:
         return image
-    return image.transpose(_TRANSPOSITIONS[orientation])
+    turned = image.transpose(_TRANSPOSITIONS[orientation])
+    turned.info.pop("exif", None)
+    return turned
 
 
 def _read_tag(tiff: bytes) -> int:

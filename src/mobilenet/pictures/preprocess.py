@@ -176,6 +176,20 @@ class Preprocessing:
         fitting = [n for n in (8, 4, 2) if across >= 2 * n * target_width and down >= 2 * n * target_height]
         return fitting[0] if fitting else 1
 
+    def placement(self, width: int, height: int) -> tuple[Box, Box]:
+        """Where a picture of this upright size goes: a window of it, and the part of the input that it fills.
+
+        Returns:
+            Two times (left, top, right, bottom) in pixels, of the picture and of the input. What is outside of the
+            first is not seen ("crop"), what is outside of the second is border ("pad").
+        """
+        if self.resize != "pad":
+            window = _centred_window((width, height), self._sides(width, height), self.crop_fraction)
+            return window, (0.0, 0.0, float(self.width), float(self.height))
+        across, down = self._fitted_size(width, height)
+        left, top = (self.width - across) // 2, (self.height - down) // 2
+        return (0.0, 0.0, float(width), float(height)), (left, top, left + across, top + down)
+
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map pixels, uint8 [..., C], to (pixel - mean) / std, float32 [..., C], by one table a channel.
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mobilenet.quantise.quantise import calibration_batches, calibration_pictures, quantise, quantise_graph
+from mobilenet.quantise.quantise import calibration_batches, quantise, quantise_graph
 
-__all__ = ["calibration_batches", "calibration_pictures", "quantise", "quantise_graph"]
+__all__ = ["calibration_batches", "quantise", "quantise_graph"]

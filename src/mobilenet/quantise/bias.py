@@ -21,6 +21,7 @@ from mobilenet.run.quanta import dequantise_array, quantise_array
 from mobilenet.run.reference import run_node
 
 Values = dict[str, np.ndarray]
+_SILENT = 1e-60
 
 
 def correct_biases(
@@ -96,18 +97,32 @@ class _Correcting:
             else scale.reshape(-1, *(1,) * (self.tensors[weight].ndim - 1))
         )
         rounded = {weight: (self.tensors[weight] * shaped).astype(np.float32), bias: self.weights[bias]}
-        wanted = self._mean(mine, self.weights, real)
-        found = self._mean(mine, rounded, dequantise_array(stored, kind.quantisation))
-        self.corrected[bias] = (self.weights[bias] + (wanted - found)).astype(np.float32)
+        wanted = self._means(mine, self.weights, real)
+        found = self._means(mine, rounded, dequantise_array(stored, kind.quantisation))
+        self.corrected[bias] = (self.weights[bias] + _certain(wanted - found)).astype(np.float32)
         steps = np.rint(self.corrected[bias] / (kind.quantisation.scale * scale.astype(np.float64)))
         self.tensors[bias] = np.clip(steps, -(2**30), 2**30).astype(np.int32)
 
-    def _mean(self, node: Node, weights: Weights, x: np.ndarray) -> np.ndarray:
-        """Of a layer without its activation, float64 (channels)."""
+    def _means(self, node: Node, weights: Weights, x: np.ndarray) -> np.ndarray:
+        """Of each picture, of a layer without its activation: float64 (N, channels)."""
         assert isinstance(node.operator, Conv | DepthwiseConv | Dense)
         plain = replace(node, operator=replace(node.operator, activation="none"))
         y = run_node(plain, self.graph, weights, [x])
-        return np.asarray(y.mean(axis=tuple(range(y.ndim - 1)), dtype=np.float64))
+        return np.asarray(y.mean(axis=tuple(range(1, y.ndim - 1)), dtype=np.float64))
+
+
+def _certain(shifts: np.ndarray) -> np.ndarray:
+    """The mean shift of each channel, less what chance explains: (N, channels) -> (channels).
+
+    A squeeze-excite or the last layer sees one position a picture, so that the mean of a few pictures is mostly
+    noise, which would be added to every picture. The mean is shrunk as James and Stein do: by the share of its
+    square that its own variance makes up, and to nothing where that is all.
+    """
+    mean = shifts.mean(axis=0)
+    if len(shifts) < 2:
+        return np.asarray(mean)
+    variance = shifts.var(axis=0, ddof=1) / len(shifts)
+    return np.asarray(mean * np.maximum(1 - variance / np.maximum(mean * mean, _SILENT), 0))
 
 
 def _is_corrected(node: Node, tensors: Weights) -> bool:

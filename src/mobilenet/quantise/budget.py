@@ -4,15 +4,15 @@
    the best get their biases corrected. The one whose scores are nearest to the float network's wins.
 2. It is measured on held-out pictures. If it is worse than the budget allows, the layers that do the most harm on
    their own stay in float, as few as are needed (`search`).
-3. If too many would have to, `BudgetError` says by how much it falls short and which layers are to blame.
-
-Training with quantised values in the loop would be tried between 2 and 3: it takes a `Prepared` and gives another.
+3. If too many would have to, weights and ranges are trained with rounding, where that is allowed (`retrain`), and
+   step 2 is tried again.
+4. If that does not do, `BudgetError` says by how much it falls short and which layers are to blame.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -50,6 +50,8 @@ class Prepared:
         ranges: of every value.
         method: how they were chosen.
         equalised, corrected: what was done to the weights.
+        weight_scales: of linear layers by node, float64 (channels), where they were learnt.
+        trained: whether weights and ranges learnt together, with rounding (`retrain`).
     """
 
     graph: Graph
@@ -58,14 +60,17 @@ class Prepared:
     method: str
     equalised: bool = False
     corrected: bool = False
+    weight_scales: Mapping[str, np.ndarray] | None = None
+    trained: bool = False
 
     def integers(self, keep_float: Collection[str] = ()) -> tuple[Graph, Weights]:
         """The integer graph and its weights; see `to_integers`."""
-        return to_integers(self.graph, self.weights, self.ranges, keep_float)
+        return to_integers(self.graph, self.weights, self.ranges, keep_float, self.weight_scales)
 
     def describe(self) -> str:
         """In words, for people."""
         steps = [self.method, *["equalised"] * self.equalised, *["biases corrected"] * self.corrected]
+        steps += ["trained with rounding"] * self.trained
         return ", ".join(steps)
 
 

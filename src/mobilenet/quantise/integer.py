@@ -7,7 +7,7 @@ integers then compute is defined by `run/reference_integer.py`, whose rules deci
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -40,14 +40,18 @@ WEIGHT_LEVELS = 127  # -128 is left out: weights are symmetric
 # Rule 7, MaxPool too. These are no layers: integers or floats, as what they read is.
 MOVES = (AveragePool, Pad, Resize, Reshape, Transpose)
 _NARROWEST = 1e-8  # a value that never changes still needs a scale above 0
-_NEAR_SIX = 0.9  # of 6: from here on a relu6 gets all of 0..6, so that its clamp is the integer's own
+NEAR_SIX = 0.9  # of 6: from here on a relu6 gets all of 0..6, so that its clamp is the integer's own
 # Rule 6 takes an input's scale of 2^-10 to 2^8 times the output's; half of it is left to rounding.
-_ADD_RATIOS = (2.0**-9, 2.0**7)
-_SMALLEST_MULTIPLIER = 2.0**-32  # of a requantisation: any int32 times this rounds to 0
+ADD_RATIOS = (2.0**-9, 2.0**7)
+SMALLEST_MULTIPLIER = 2.0**-32  # of a requantisation: any int32 times this rounds to 0
 
 
 def to_integers(
-    graph: Graph, weights: Weights, ranges: dict[str, Range], keep_float: Collection[str] = ()
+    graph: Graph,
+    weights: Weights,
+    ranges: dict[str, Range],
+    keep_float: Collection[str] = (),
+    weight_scales: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Graph, Weights]:
     """The integer form of a lowered float graph.
 
@@ -59,11 +63,12 @@ def to_integers(
         weights: of the graph.
         ranges: of every float value of the graph.
         keep_float: names of nodes that keep float too; an output that one of them writes is float32.
+        weight_scales: node -> float64 (channels), where they were learnt; default: the largest weight is 127.
 
     Raises:
         GraphError: a sum of products is too long for int32; the node is named.
     """
-    making = _Making(graph, weights, ranges, keep_float)
+    making = _Making(graph, weights, ranges, keep_float, weight_scales or {})
     for node in graph.nodes:
         making.add(node)
     outputs = {name: making.final(value) for name, value in graph.outputs.items()}
@@ -86,9 +91,15 @@ class _Making:
     """The integer graph so far; `integers` and `floats` name where a value of the float graph is found now."""
 
     def __init__(
-        self, graph: Graph, weights: Weights, ranges: dict[str, Range], keep_float: Collection[str]
+        self,
+        graph: Graph,
+        weights: Weights,
+        ranges: dict[str, Range],
+        keep_float: Collection[str],
+        weight_scales: Mapping[str, np.ndarray],
     ) -> None:
         self.graph, self.weights, self.ranges = graph, weights, ranges
+        self.weight_scales = weight_scales
         self.kept = set(keep_float)
         self.nodes: list[Node] = []
         self.tensors: Weights = {}
@@ -159,7 +170,7 @@ class _Making:
         if isinstance(operator, Softmax):  # an attention may be flat over many keys: then it needs finer steps
             high = span.high if node.name in self.multiplied else 1.0
             return Quantisation(min(_float32(high / STEPS), 1 / 256))
-        if getattr(operator, "activation", "none") == "relu6" and span.high > 6 * _NEAR_SIX:
+        if getattr(operator, "activation", "none") == "relu6" and span.high > 6 * NEAR_SIX:
             span = Range(0.0, 6.0)
         quantisation = quantisation_of(span)
         return self._for_sum(node, quantisation) if isinstance(operator, Add) else quantisation
@@ -167,7 +178,7 @@ class _Making:
     def _for_sum(self, node: Node, quantisation: Quantisation) -> Quantisation:
         """The same, unless the sum cancels so far that rule 6 could not scale its inputs to it."""
         largest = max(self.quantisations[name].scale for name in node.inputs)
-        low, high = _ADD_RATIOS
+        low, high = ADD_RATIOS
         scale = _float32(min(max(quantisation.scale, largest / high), largest / low))
         return replace(quantisation, scale=scale)
 
@@ -176,10 +187,10 @@ class _Making:
         bias = self.weights.get(f"{node.name}.bias", np.zeros(1)).astype(np.float64)
         channels_last = isinstance(node.operator, DepthwiseConv)
         by_channel = weight.reshape(-1, weight.shape[-1]).T if channels_last else weight.reshape(len(weight), -1)
-        room = _room_for_bias(node, by_channel.shape[1])
-        scale = np.abs(by_channel).max(axis=1) / WEIGHT_LEVELS
+        room = room_for_bias(node, by_channel.shape[1])
+        scale = self.weight_scales.get(node.name, np.abs(by_channel).max(axis=1) / WEIGHT_LEVELS)
         scale = np.maximum(scale, np.abs(bias) / (scale_in * room))
-        scale = np.maximum(scale, scale_out / scale_in * _SMALLEST_MULTIPLIER).astype(np.float32)
+        scale = np.maximum(scale, scale_out / scale_in * SMALLEST_MULTIPLIER).astype(np.float32)
         shaped = scale if channels_last else scale.reshape(-1, *(1,) * (weight.ndim - 1))
         integers = np.clip(np.rint(weight / shaped), -WEIGHT_LEVELS, WEIGHT_LEVELS)
         tensors = {
@@ -193,7 +204,7 @@ class _Making:
         self.tensors |= {f"{node.name}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def _room_for_bias(node: Node, terms: int) -> int:
+def room_for_bias(node: Node, terms: int) -> int:
     """How large a bias may be so that bias and `terms` products together fit int32."""
     room = 2**31 - 1 - terms * STEPS * WEIGHT_LEVELS
     if room < 2**24:

@@ -24,7 +24,8 @@ class QuantiseOptions:
         equalise: cross-layer equalisation; None tries with and without.
         correct_bias: bias correction; None tries with and without.
         max_float: which share of the multiply-accumulates may stay in float to keep within the budget.
-        seed: which pictures are drawn.
+        seed: which pictures are drawn, and what training with rounding draws.
+        qat_epochs: how often training with rounding sees the pictures, if the budget breaks without; 0 is never.
 
     Raises:
         ArgumentError: a value is out of its range.
@@ -39,6 +40,7 @@ class QuantiseOptions:
     correct_bias: bool | None = None
     max_float: float = 0.25
     seed: int = 0
+    qat_epochs: int = 0
 
     def __post_init__(self) -> None:
         if self.method not in (*METHODS, AUTO):
@@ -50,6 +52,8 @@ class QuantiseOptions:
         for name in ("pictures", "held_out"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name} is {getattr(self, name)}: at least 1 is needed")
+        if self.qat_epochs < 0:
+            raise ArgumentError(f"qat_epochs is {self.qat_epochs}: it is a whole number from 0")
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass, replace
 
-from mobilenet.errors import BudgetError
+from mobilenet.errors import BudgetError, MissingExtraError
 from mobilenet.model import Model
-from mobilenet.quantise.budget import Judge, Prepared, Progress, Trial, calibrate, draw, layers_of
+from mobilenet.quantise.budget import Judge, Prepared, Progress, Sets, Trial, calibrate, draw, layers_of
+from mobilenet.quantise.lower import lower
 from mobilenet.quantise.options import QuantiseOptions
 from mobilenet.quantise.pictures import Drawn
-from mobilenet.quantise.search import Found, Sensitivity, most_harmful, search, sensitivities
+from mobilenet.quantise.search import Found, Sensitivity, most_harmful, search, sensitivities, within
 
 SENSITIVITY_PICTURES = 64  # of the held-out ones: one network is run for each layer
 _BLAMED = 5
@@ -77,35 +79,37 @@ def quantise_within(
 
     Raises:
         BudgetError: it would become worse than that.
+        MissingExtraError: `options.qat_epochs` is above 0 and torch is not installed.
+        TrainingError: training with rounding diverged.
         ArgumentError: the model is quantised already or takes no pictures, or an option is out of range.
         DataError, ImageError: the pictures are too few or cannot be read.
         ModelFileError: a weight is NaN or infinite.
         GraphError: a layer is too large for int32 sums.
     """
     options = options or QuantiseOptions()
+    _check_can_train(options)
     tell = on_progress or _silent
     sets = draw(model, data, options, tell)
     drawn, holder = sets.drawn, sets.holder
     start = calibrate(sets, options, tell)
     prepared = start.prepared
     drop = holder.measure.drop(holder.outputs(prepared))
-    found, measured = Found((), drop, drop <= options.max_drop), []
+    found, measured = Found((), drop, within(drop, options.max_drop)), []
     if with_sensitivities or not found.within:
         few = _first(holder, drawn)
         measured = sensitivities(few, prepared, layers_of(prepared), tell)
     if not found.within:
-        ranked = [entry.layer for entry in most_harmful(measured)]
-        found = search(
-            holder,
-            prepared,
-            ranked,
-            max_drop=options.max_drop,
-            max_float=options.max_float,
-            on_progress=tell,
-        )
-        found = replace(found, kept=tuple(one.layer for one in measured if one.layer in found.kept))
+        found = _searched(holder, prepared, measured, options, tell)
+    if not found.within and options.qat_epochs:
+        learnt = _retrained(sets, prepared, options, tell)
+        after = holder.measure.drop(holder.outputs(learnt))
+        again = Found((), after, within(after, options.max_drop))
+        if not again.within:
+            again = _searched(holder, learnt, measured, options, tell)
+        if again.within or again.drop < found.drop:
+            prepared, drop, found = learnt, after, again
     if not found.within:
-        raise BudgetError(_falls_short(holder, drop, found, measured, options))
+        raise BudgetError(_falls_short(holder, prepared, drop, found, measured, options))
     kept = {name for layer in found.kept for name in layer.nodes}
     score = holder.measure.float_score - found.drop
     outcome = Outcome(
@@ -128,6 +132,41 @@ def _silent(what: str, done: int, total: int) -> None:
     del what, done, total
 
 
+def _searched(
+    judge: Judge, prepared: Prepared, measured: list[Sensitivity], options: QuantiseOptions, tell: Progress
+) -> Found:
+    """Mixed precision; the layers that it keeps in float are in the graph's order."""
+    ranked = [entry.layer for entry in most_harmful(measured)]
+    limits = {"max_drop": options.max_drop, "max_float": options.max_float}
+    found = search(judge, prepared, ranked, **limits, on_progress=tell)
+    return replace(found, kept=tuple(one.layer for one in measured if one.layer in found.kept))
+
+
+def _retrained(sets: Sets, prepared: Prepared, options: QuantiseOptions, tell: Progress) -> Prepared:
+    from mobilenet.quantise.retrain import Lesson, retrain
+
+    model, drawn, measure = sets.holder.model, sets.drawn, sets.holder.measure
+    assert model.preprocessing is not None
+    lesson = Lesson(
+        drawn.learning,
+        drawn.learning_labels,
+        measure.reference.shape[-1] if drawn.learning_labels is not None else 1,
+        measure.output,
+        model.preprocessing,
+        options.qat_epochs,
+        options.seed,
+        model.threads,
+    )
+    return retrain(prepared, lower(model.graph, model.weights)[1], lesson, tell)
+
+
+def _check_can_train(options: QuantiseOptions) -> None:
+    """Raises `MissingExtraError` at once, and not after minutes of calibration."""
+    for module in ("torch", "kornia") if options.qat_epochs else ():
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtraError(f"quantisation-aware training (no module named '{module}')", "train")
+
+
 def _first(judge: Judge, drawn: Drawn) -> Judge:
     """The same judge with fewer pictures."""
     pixels = judge.pixels[:SENSITIVITY_PICTURES]
@@ -136,17 +175,24 @@ def _first(judge: Judge, drawn: Drawn) -> Judge:
 
 
 def _falls_short(
-    judge: Judge, drop: float, found: Found, measured: list[Sensitivity], options: QuantiseOptions
+    judge: Judge,
+    prepared: Prepared,
+    drop: float,
+    found: Found,
+    measured: list[Sensitivity],
+    options: QuantiseOptions,
 ) -> str:
     blamed = ", ".join(
         f"'{entry.layer.name}' ({entry.layer.kind}, noise {entry.noise:.2g})"
         for entry in most_harmful(measured)[:_BLAMED]
     )
+    trained = f" (trained for {options.qat_epochs} epochs)" if prepared.trained else ""
+    others = "" if options.qat_epochs else ", train with --qat-epochs 4"
     return (
-        f"the budget is broken: {judge.measure.kind} falls by {drop:.4f} in integers and by {found.drop:.4f} with "
-        f"{len(found.kept)} layers in float, on {len(judge.pixels)} held-out pictures; {options.max_drop:g} is "
-        f"allowed, so it falls short by {found.drop - options.max_drop:.4f}. Most to blame: {blamed}. "
-        "Allow a larger drop or more layers in float, or calibrate on more pictures"
+        f"the budget is broken: {judge.measure.kind} falls by {drop:.4f} in integers{trained} and by "
+        f"{found.drop:.4f} with {len(found.kept)} layers in float, on {len(judge.pixels)} held-out pictures; "
+        f"{options.max_drop:g} is allowed, so it falls short by {found.drop - options.max_drop:.4f}. "
+        f"Most to blame: {blamed}. Allow a larger drop or more layers in float{others}, or take more pictures"
     )
 
 

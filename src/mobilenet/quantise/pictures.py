@@ -28,6 +28,8 @@ class Drawn:
         held_out: what the drop is measured on.
         labels: of the held-out pictures, indices of the model's classes; None if they have none.
         note: where they come from, and why there are no labels if there are none.
+        learning: what training with rounding may look at: all that is not held out.
+        learning_labels: of those, as `labels`.
     """
 
     calibration: tuple[Path, ...]
@@ -35,6 +37,8 @@ class Drawn:
     held_out: tuple[Path, ...]
     labels: tuple[int, ...] | None
     note: str
+    learning: tuple[Path, ...] = ()
+    learning_labels: tuple[int, ...] | None = None
 
 
 def draw_pictures(
@@ -69,6 +73,8 @@ def draw_pictures(
             tuple(sample.path for sample in measured),
             tuple(sample.label for sample in measured),
             f"{root}: train calibrates, val measures",
+            tuple(sample.path for sample in train),
+            tuple(sample.label for sample in train),
         )
     return _unlabelled(root, reason, options)
 
@@ -105,6 +111,7 @@ def _unlabelled(root: Path, reason: str, options: QuantiseOptions) -> Drawn:
         tuple(found[:measured]),
         None,
         f"no labels used: {reason}",
+        tuple(found[measured:]),
     )
 
 

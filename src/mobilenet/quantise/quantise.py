@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
-from mobilenet.errors import ArgumentError, DataError
+from mobilenet.errors import ArgumentError
 from mobilenet.files.contents import ModelContents
 from mobilenet.graph.graph import Graph, Weights
 from mobilenet.pictures.decode import Picture
 from mobilenet.pictures.preprocess import Preprocessing
-from mobilenet.pictures.sources import expand_sources
-from mobilenet.pictures.walk import is_folder
 from mobilenet.quantise.integer import to_integers
 from mobilenet.quantise.lower import lower
 from mobilenet.quantise.ranges import Range, measure_ranges
-
-DEFAULT_PICTURES = 64
 
 
 def quantise(contents: ModelContents, batches: Iterable[np.ndarray]) -> ModelContents:
@@ -86,25 +80,6 @@ def check_quantisable(graph: Graph) -> None:
         )
     if len(graph.inputs) != 1:
         raise ArgumentError(f"the graph has the inputs {', '.join(graph.inputs)}; one is quantised")
-
-
-def calibration_pictures(folder: str | os.PathLike[str], count: int = DEFAULT_PICTURES) -> list[Path]:
-    """At most `count` pictures below a folder, evenly spread over it; of a data set that is split, from train.
-
-    Raises:
-        ArgumentError: `count` is below 1.
-        DataError: there is no such folder, or it holds no pictures.
-    """
-    if count < 1:
-        raise ArgumentError(f"pictures is {count}: at least 1 is needed")
-    root = Path(folder)
-    if not is_folder(root):
-        raise DataError(f"{root}: no such folder; calibration needs a folder of pictures")
-    train = root / "train"
-    found = [path for path in expand_sources([str(train if is_folder(train) else root)]) if not is_folder(path)]
-    if not found:
-        raise DataError(f"{root}: holds no pictures; calibration needs at least one")
-    return [found[place * len(found) // count] for place in range(count)] if len(found) > count else found
 
 
 def calibration_batches(

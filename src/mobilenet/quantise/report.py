@@ -13,7 +13,7 @@ from mobilenet.graph.graph import Quantisation
 from mobilenet.model import make_checks
 from mobilenet.quantise.outcome import Outcome
 from mobilenet.quantise.search import Sensitivity
-from mobilenet.report.html import _asset, _policy, _sortable_table, _text
+from mobilenet.report.html import asset, content_policy, escaped, sortable_table
 
 _WORST = 5
 
@@ -59,9 +59,9 @@ def quantisation_report(outcome: Outcome, before: int, after: int) -> str:
         before, after: sizes of the float and the quantised model file in bytes.
     """
     title = f"{outcome.model.provenance.get('model') or 'A model'} in 8-bit integers"
-    style, script = _asset("report.css"), _asset("report.js")
+    style, script = asset("report.css"), asset("report.js")
     parts = [
-        f"<header><h1>{_text(title)}</h1></header>",
+        f"<header><h1>{escaped(title)}</h1></header>",
         _tiles(outcome, before, after),
         _words(outcome),
         _configuration(outcome),
@@ -69,7 +69,7 @@ def quantisation_report(outcome: Outcome, before: int, after: int) -> str:
         _layers(outcome),
         "<footer>Made by mobilenet. This file is complete: it loads nothing from elsewhere.</footer>",
     ]
-    head = f"{_policy(script)}<title>{_text(title)}</title><style>{style}</style>"
+    head = f"{content_policy(script)}<title>{escaped(title)}</title><style>{style}</style>"
     body = f"<main>{''.join(parts)}</main><script>{script}</script>"
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
@@ -84,7 +84,7 @@ def _tiles(outcome: Outcome, before: int, after: int) -> str:
         ("Layers in float", str(len(outcome.found.kept))),
     ]
     cells = (
-        f'<div class="tile{" first" if number == 0 else ""}"><b>{value}</b><span>{_text(name)}</span></div>'
+        f'<div class="tile{" first" if number == 0 else ""}"><b>{value}</b><span>{escaped(name)}</span></div>'
         for number, (name, value) in enumerate(tiles)
     )
     return f'<div class="tiles">{"".join(cells)}</div>'
@@ -99,10 +99,10 @@ def _words(outcome: Outcome) -> str:
     ]
     if outcome.sensitivities:
         worst = sorted(outcome.sensitivities, key=lambda entry: -entry.noise)[:_WORST]
-        names = ", ".join(f"<b>{_text(entry.layer.name)}</b>" for entry in worst)
+        names = ", ".join(f"<b>{escaped(entry.layer.name)}</b>" for entry in worst)
         sentences.append(f"The layers that suffer most from integers: {names}.")
     if outcome.drawn.labels is None:
-        sentences.append(f"The measure is what the float model says: {_text(outcome.drawn.note)}.")
+        sentences.append(f"The measure is what the float model says: {escaped(outcome.drawn.note)}.")
     items = "".join(f"<li>{sentence}</li>" for sentence in sentences)
     return f'<section><h2>In words</h2><ul class="words">{items}</ul></section>'
 
@@ -110,7 +110,7 @@ def _words(outcome: Outcome) -> str:
 def _kept(outcome: Outcome) -> str:
     if not outcome.found.kept:
         return "Every layer that has an integer form is in integers."
-    names = ", ".join(_text(layer.name) for layer in outcome.found.kept)
+    names = ", ".join(escaped(layer.name) for layer in outcome.found.kept)
     return f"In float, because the budget would break otherwise: {names}."
 
 
@@ -121,6 +121,7 @@ def _configuration(outcome: Outcome) -> str:
         "Asked for": options.method + (f", {options.percentile:g}%" if options.method == "percentile" else ""),
         "Cross-layer equalisation": "yes" if outcome.prepared.equalised else "no",
         "Bias correction": "yes" if outcome.prepared.corrected else "no",
+        "Trained with rounding": f"{options.qat_epochs} epochs" if outcome.prepared.trained else "no",
         "Values": "uint8, one scale and zero point each",
         "Weights": "int8, one scale for each output channel; biases int32",
         "Calibration": f"{len(outcome.drawn.calibration)} pictures",
@@ -128,7 +129,7 @@ def _configuration(outcome: Outcome) -> str:
         "Pictures": outcome.drawn.note,
         "Largest share of the work in float": f"{options.max_float:.0%}",
     }
-    items = "".join(f"<dt>{_text(key)}</dt><dd>{_text(value)}</dd>" for key, value in rows.items())
+    items = "".join(f"<dt>{escaped(key)}</dt><dd>{escaped(value)}</dd>" for key, value in rows.items())
     return f"<section><h2>The configuration</h2><dl>{items}</dl></section>"
 
 
@@ -139,7 +140,7 @@ def _trials(outcome: Outcome) -> str:
         '<section><h2>What was tried</h2><p class="faint">Noise: the energy of what integers change in the '
         "network's output, over that of the output, on pictures that are neither calibrated on nor held out, if "
         "there are enough. The least wins.</p>"
-        f"{_sortable_table(headings, rows)}</section>"
+        f"{sortable_table(headings, rows)}</section>"
     )
 
 
@@ -163,7 +164,7 @@ def _layers(outcome: Outcome) -> str:
     return (
         '<section><h2>Every layer</h2><p class="faint">Lowest, highest: what its integers reach. Drop and noise '
         "alone: of the network in which only this layer is in integers, on a part of the held-out pictures. Click "
-        f"a heading to sort.</p>{_sortable_table(headings, rows)}</section>"
+        f"a heading to sort.</p>{sortable_table(headings, rows)}</section>"
     )
 
 
@@ -191,7 +192,7 @@ def _layer_row(outcome: Outcome, entry: Sensitivity, in_float: bool) -> str:
 
 
 def _name(text: str) -> str:
-    return f'<td class="text" data-value="{_text(text)}">{_text(text)}</td>'
+    return f'<td class="text" data-value="{escaped(text)}">{escaped(text)}</td>'
 
 
 def _figure(value: float, text: str) -> str:

@@ -10,6 +10,7 @@ from mobilenet.quantise.layers import Layer
 
 Progress = Callable[[str, int, int], None]
 
+_EXACT = 1e-9  # shares of pictures are not exact: 1 - 0.99 is more than 0.01
 _REMOVALS = 6  # attempts to give a layer back to the integers, each of which measures once
 
 
@@ -41,6 +42,11 @@ class Found:
     kept: tuple[Layer, ...]
     drop: float
     within: bool
+
+
+def within(drop: float, max_drop: float) -> bool:
+    """Whether a drop keeps the budget; as many pictures as it allows may be wrong."""
+    return drop <= max_drop + _EXACT
 
 
 def sensitivities(
@@ -97,14 +103,14 @@ def search(
         return measured[count]
 
     low, high = -1, 0  # the budget breaks with `low` layers in float; it may hold with `high`
-    while drop(high) > max_drop and high < len(allowed):
+    while not within(drop(high), max_drop) and high < len(allowed):
         low, high = high, min(max(2 * high, 1), len(allowed))
-    if drop(high) > max_drop:
+    if not within(drop(high), max_drop):
         best = min(measured, key=lambda count: (measured[count], count))
         return Found(tuple(allowed[:best]), measured[best], within=False)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if drop(middle) <= max_drop else (middle, high)
+        low, high = (low, middle) if within(drop(middle), max_drop) else (middle, high)
     return _given_back(judge, prepared, list(allowed[:high]), drop(high), max_drop)
 
 
@@ -113,7 +119,7 @@ def _given_back(judge: Judge, prepared: Prepared, kept: list[Layer], drop: float
     for layer in sorted(kept, key=lambda one: -one.macs)[: _REMOVALS if len(kept) > 1 else 0]:
         rest = [one for one in kept if one is not layer]
         without = _drop(judge, prepared, rest)
-        if without <= max_drop:
+        if within(without, max_drop):
             kept, drop = rest, without
     return Found(tuple(kept), drop, within=True)
 

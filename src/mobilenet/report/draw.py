@@ -71,7 +71,7 @@ def draw_answer(image: NDArray[np.uint8], bars: Sequence[tuple[str, float]], cap
 
 def _draw_panel(bars: Sequence[tuple[str, float]], caption: str) -> Image.Image:
     height = 64 + ROW_HEIGHT * len(bars) + (26 if caption else 0)
-    pen = _Pen(PANEL_WIDTH, height, caption + "".join(name for name, _ in bars))
+    pen = Pen(PANEL_WIDTH, height, caption + "".join(name for name, _ in bars))
     pen.write((0, 0), bars[0][0], 32, INK, PANEL_WIDTH)
     for row, (name, probability) in enumerate(bars):
         _draw_bar(pen, 64 + row * ROW_HEIGHT, name, probability, first=row == 0)
@@ -80,7 +80,7 @@ def _draw_panel(bars: Sequence[tuple[str, float]], caption: str) -> Image.Image:
     return pen.picture()
 
 
-def _draw_bar(pen: _Pen, top: int, name: str, probability: float, *, first: bool) -> None:
+def _draw_bar(pen: Pen, top: int, name: str, probability: float, *, first: bool) -> None:
     ink = INK if first else FAINT_INK
     pen.write((0, top), name, 17, ink, PANEL_WIDTH - 80)
     pen.write((PANEL_WIDTH, top), f"{probability:.1%}", 17, ink, 80, anchor="ra")
@@ -90,7 +90,7 @@ def _draw_bar(pen: _Pen, top: int, name: str, probability: float, *, first: bool
         pen.strip(top + 26, max(length, 8), FIRST_BAR if first else OTHER_BAR)
 
 
-class _Pen:
+class Pen:
     """Draws on a panel of `width` x `height` pixels, in one font that has the letters of `text`."""
 
     def __init__(self, width: int, height: int, text: str) -> None:

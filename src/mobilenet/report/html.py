@@ -68,10 +68,10 @@ def evaluation_report(
     allows no script but its own. Raises `ArgumentError` if `metrics` lacks a key or does not fit `classes`.
     """
     _check(metrics, classes)
-    style, script = _asset("report.css"), _asset("report.js")
+    style, script = asset("report.css"), asset("report.js")
     confusion = np.asarray(metrics["confusion"], dtype=np.int64)
     parts = [
-        f"<header><h1>{_text(title)}</h1></header>",
+        f"<header><h1>{escaped(title)}</h1></header>",
         _tiles(metrics, len(classes)),
         _words(metrics, classes, confusion),
         _model_section(model_info),
@@ -81,16 +81,18 @@ def evaluation_report(
         _mistakes_section(mistakes, metrics),
         "<footer>Made by mobilenet. This file is complete: it loads nothing from elsewhere.</footer>",
     ]
-    head = f"{_policy(script)}<title>{_text(title)}</title><style>{style}</style>"
+    head = f"{content_policy(script)}<title>{escaped(title)}</title><style>{style}</style>"
     body = f"<main>{''.join(parts)}</main><script>{script}</script>"
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file that lies beside this one: report.css, report.js."""
     return resources.files("mobilenet.report").joinpath(name).read_text("utf-8")
 
 
-def _policy(script: str) -> str:
+def content_policy(script: str) -> str:
+    """The first lines of a page's head: it may run this script, and load nothing from elsewhere."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rules = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
     return (
@@ -99,7 +101,8 @@ def _policy(script: str) -> str:
     )
 
 
-def _text(value: object) -> str:
+def escaped(value: object) -> str:
+    """Anything as text that a page shows as it is, also within quotes."""
     # a file name that is not UTF-8 has lone surrogates, which no UTF-8 file can hold
     whole = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
     return html.escape(whole, quote=True)
@@ -147,8 +150,8 @@ def _words(metrics: Mapping[str, Any], classes: Sequence[str], confusion: NDArra
     if pairs:
         truth, answer, count = pairs[0]
         sentences.append(
-            f"The most frequent mistake: <b>{_text(classes[truth])}</b> taken for "
-            f"<b>{_text(classes[answer])}</b>, {_times(count)}."
+            f"The most frequent mistake: <b>{escaped(classes[truth])}</b> taken for "
+            f"<b>{escaped(classes[answer])}</b>, {_times(count)}."
         )
     items = "".join(f"<li>{sentence}</li>" for sentence in sentences if sentence)
     return f'<section><h2>In words</h2><ul class="words">{items}</ul></section>'
@@ -180,7 +183,7 @@ def _class_sentences(per_class: Mapping[str, Mapping[str, Any]], classes: Sequen
         hardest = min(seen, key=lambda name: per_class[name]["f1"])
         row = per_class[hardest]
         sentences.append(
-            f"The hardest class is <b>{_text(hardest)}</b>: {row['recall']:.0%} of its pictures are found, and "
+            f"The hardest class is <b>{escaped(hardest)}</b>: {row['recall']:.0%} of its pictures are found, and "
             f"{row['precision']:.0%} of the answers with its name are right."
         )
     if len(seen) < len(classes):
@@ -195,11 +198,17 @@ def _times(count: int) -> str:
 def _model_section(model_info: Mapping[str, str]) -> str:
     if not model_info:
         return ""
-    rows = "".join(f"<dt>{_text(key)}</dt><dd>{_text(value)}</dd>" for key, value in model_info.items())
+    rows = "".join(f"<dt>{escaped(key)}</dt><dd>{escaped(value)}</dd>" for key, value in model_info.items())
     return f"<section><h2>The model</h2><dl>{rows}</dl></section>"
 
 
-def _sortable_table(headings: Sequence[tuple[str, bool]], rows: Sequence[str]) -> str:
+def sortable_table(headings: Sequence[tuple[str, bool]], rows: Sequence[str]) -> str:
+    """A table that report.js sorts.
+
+    Args:
+        headings: a name, and whether the column is text.
+        rows: of HTML, `<tr>` to `</tr>`; cells carry what they are sorted by in `data-value`.
+    """
     head = "".join(
         f'<th scope="col"{" class=text" if is_text else ""}><button type="button">{name}</button></th>'
         for name, is_text in headings
@@ -211,7 +220,7 @@ def _sortable_table(headings: Sequence[tuple[str, bool]], rows: Sequence[str]) -
 
 
 def _name_cell(name: str) -> str:
-    return f'<td class="text" data-value="{_text(name)}">{_text(name)}</td>'
+    return f'<td class="text" data-value="{escaped(name)}">{escaped(name)}</td>'
 
 
 def _count_cell(count: int) -> str:
@@ -233,7 +242,7 @@ def _per_class_section(per_class: Mapping[str, Mapping[str, Any]], classes: Sequ
     return (
         '<section><h2>Every class</h2><p class="faint">Precision: how many of the answers with this name are '
         "right. Recall: how many of its pictures are found. F1: their harmonic mean. Click a heading to "
-        f"sort.</p>{_sortable_table(headings, rows)}</section>"
+        f"sort.</p>{sortable_table(headings, rows)}</section>"
     )
 
 
@@ -270,19 +279,19 @@ def _pairs_table(
         f"{_share_cell(count / int(confusion[truth].sum()))}</tr>"
         for truth, answer, count in pairs
     ]
-    return _sortable_table(headings, rows)
+    return sortable_table(headings, rows)
 
 
 def _matrix(confusion: NDArray[np.int64], classes: Sequence[str]) -> str:
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    head = "".join(f'<th scope="col"><span class="name">{_text(name)}</span></th>' for name in classes)
+    head = "".join(f'<th scope="col"><span class="name">{escaped(name)}</span></th>' for name in classes)
     rows = []
     for truth, name in enumerate(classes):
         cells = "".join(
             _matrix_cell(int(confusion[truth, answer]), float(shares[truth, answer]), truth == answer)
             for answer in range(len(classes))
         )
-        label = f'<th scope="row" title="{_text(name)}"><span class="name">{_text(name)}</span></th>'
+        label = f'<th scope="row" title="{escaped(name)}"><span class="name">{escaped(name)}</span></th>'
         rows.append(f"<tr>{label}{cells}</tr>")
     return (
         '<div class="scroll whole"><table class="matrix">'
@@ -311,7 +320,7 @@ def _reliability_section(reliability: Mapping[str, Sequence[Bin]]) -> str:
 
 
 def _reliability_figure(title: str, bins: Sequence[Bin]) -> str:
-    caption = f"{_text(title)}: calibration error {calibration_error_of_bins(bins):.1%}"
+    caption = f"{escaped(title)}: calibration error {calibration_error_of_bins(bins):.1%}"
     return f"<figure><figcaption>{caption}</figcaption>{reliability_svg(bins, caption)}</figure>"
 
 
@@ -330,10 +339,10 @@ def _mistakes_section(mistakes: Sequence[Mistake], metrics: Mapping[str, Any]) -
 
 def _mistake_card(mistake: Mistake) -> str:
     picture = base64.b64encode(mistake.thumbnail_jpeg).decode()
-    alternative = _text(f"{mistake.truth}, taken for {mistake.predicted}")
+    alternative = escaped(f"{mistake.truth}, taken for {mistake.predicted}")
     return (
         f'<figure><div class="frame"><img src="data:image/jpeg;base64,{picture}" alt="{alternative}"></div>'
-        f'<figcaption><span class="predicted">{_text(mistake.predicted)}</span> {mistake.confidence:.1%}<br>'
-        f'truth: <span class="truth">{_text(mistake.truth)}</span>'
-        f'<span class="path">{_text(mistake.path)}</span></figcaption></figure>'
+        f'<figcaption><span class="predicted">{escaped(mistake.predicted)}</span> {mistake.confidence:.1%}<br>'
+        f'truth: <span class="truth">{escaped(mistake.truth)}</span>'
+        f'<span class="path">{escaped(mistake.path)}</span></figcaption></figure>'
     )

@@ -35,42 +35,47 @@ AXIS_NAMES = {
     "top1": "top-1 accuracy",
     "latency_ms": "latency, ms",
 }
+
+
 # A panel's title, its curves (the key in a row of results.csv, the name in the legend, the colour), and whether
 # its axis starts at zero, which keeps small differences of a rate small.
-PANELS = (
-    ("Loss", (("train_loss", "training", BLUE), ("val_loss", "validation", ORANGE)), False),
-    (
-        "Top-1 accuracy",
-        (("val_top1", "validation", ORANGE), ("val_top1_ema", "validation, averaged weights", GREEN)),
-        False,
-    ),
-    ("Learning rate", (("lr", "learning rate", BLUE),), True),
-    ("Pictures per second", (("images_per_second", "pictures per second", BLUE),), True),
-)
+Panel = tuple[str, tuple[tuple[str, str, str], ...], bool]
 
 
-def training_curves(history: Sequence[Mapping[str, Any]], path: PathLike) -> Path:
-    """Loss, accuracy, learning rate and speed over the epochs of a run; writes a PNG, returns its path.
+def _panels(key: str, name: str) -> tuple[Panel, ...]:
+    scores = ((f"val_{key}", "validation", ORANGE), (f"val_{key}_ema", "validation, averaged weights", GREEN))
+    return (
+        ("Loss", (("train_loss", "training", BLUE), ("val_loss", "validation", ORANGE)), False),
+        (name[:1].upper() + name[1:], scores, False),
+        ("Learning rate", (("lr", "learning rate", BLUE),), True),
+        ("Pictures per second", (("images_per_second", "pictures per second", BLUE),), True),
+    )
+
+
+def training_curves(
+    history: Sequence[Mapping[str, Any]], path: PathLike, *, figure: tuple[str, str] = ("top1", "top-1 accuracy")
+) -> Path:
+    """Loss, the task's figure, learning rate and speed over the epochs of a run; writes a PNG, returns its path.
 
     `history` is the rows of results.csv, numbers or their texts: `epoch`, `phase`, `train_loss`, `val_loss`,
-    `val_top1`, `val_top1_ema`, `lr`, `images_per_second`. What a row lacks is left out, a panel that has
+    `val_<figure>`, `val_<figure>_ema`, `lr`, `images_per_second`. What a row lacks is left out, a panel that has
     nothing too. A dotted line marks where the phase changes. Raises `ArgumentError` if no row has a figure.
     """
-    panels = [(title, _curves(history, curves), from_zero) for title, curves, from_zero in PANELS]
+    panels = [(title, _curves(history, curves), from_zero) for title, curves, from_zero in _panels(*figure)]
     panels = [panel for panel in panels if panel[1]]
     if not panels:
         raise ArgumentError("history holds no figure to plot: none of its rows has a loss or an accuracy")
     rows, columns = math.ceil(len(panels) / 2), min(2, len(panels))
-    figure = _figure("training curves", 5.25 * columns, 3.4 * rows)
+    drawing = _figure("training curves", 5.25 * columns, 3.4 * rows)
     epochs = _epochs(history)
     for number, (title, curves, from_zero) in enumerate(panels):
-        axes = figure.add_subplot(rows, columns, number + 1)
+        axes = drawing.add_subplot(rows, columns, number + 1)
         _style(axes, title)
         _draw_curves(axes, curves, epochs)
         _mark_phases(axes, history, epochs)
         if from_zero:
             axes.set_ylim(0.0, 1.15 * axes.get_ylim()[1])
-    return _save(figure, path)
+    return _save(drawing, path)
 
 
 def confusion_matrix_plot(confusion: ArrayLike, classes: Sequence[str], path: PathLike) -> Path:

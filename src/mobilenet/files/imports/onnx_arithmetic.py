@@ -68,6 +68,9 @@ def _with_constant(
         operator = replace(before.operator, bias=True)  # type: ignore[call-arg]
         conversion.nodes[before.name] = replace(before, operator=operator)
         conversion.set_weight(f"{before.name}.bias", numbers.ravel())
+        if node.op_type == "Add":
+            position = 0 if conversion.constant(node.input[0]) is not None else 1
+            conversion.set_parts(value, bias=(node.input[position], np.ravel, 0))
         return value
     return conversion.affine(node, value, numbers.ravel(), multiply=multiplies)
 

@@ -18,13 +18,14 @@ from mobilenet.files.contents import ModelContents
 from mobilenet.files.description import KEY, Description, parse_description
 from mobilenet.files.imports.onnx_constants import KINDS, folded
 from mobilenet.files.imports.onnx_graph import INPUT, PASSING, Conversion, Value, title
+from mobilenet.files.imports.onnx_integers import settle
 from mobilenet.files.imports.onnx_rules import RULES
-from mobilenet.files.tflite import _with_outputs as with_outputs
+from mobilenet.files.tflite import with_outputs
 from mobilenet.files.tflite_labels import MAX_LABEL_BYTES, split_labels
 from mobilenet.graph.graph import MAX_NODES, Graph, TensorType
 from mobilenet.pictures.preprocess import PRESETS, Preprocessing
 
-WEIGHT_FACTOR, WEIGHT_BYTES = 8, 2**24  # weights may take the files' size times the one plus the other
+WEIGHT_FACTOR, WEIGHT_BYTES = 12, 2**24  # weights may take the files' size times the one plus the other
 USUAL_SIDE = 224
 _FLOAT, _UINT8 = 1, 2
 KNOWN_OUTPUTS = {"logits", "probabilities", "embedding"}
@@ -48,10 +49,15 @@ def read_onnx(
     """
     model = _parsed(data)
     conversion = _converted(model, path, data, size)
-    graph = conversion.finish()
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    try:
+        graph = conversion.finish(settle(conversion, conversion.outputs(), ends=KEY in said))
+    except UnsupportedOperatorError:
+        raise
+    except GraphError as error:
+        raise ModelFileError(str(error)) from error
     if size is not None and graph.inputs[INPUT].shape[:2] != size:
         graph = graph.resized(*size)
-    said = {entry.key: entry.value for entry in model.metadata_props}
     contents = _contents(graph, conversion, said)
     contents.labels = _labels(contents, said, labels)
     contents.provenance = {
@@ -186,6 +192,7 @@ def _described(graph: Graph, conversion: Conversion, said: Description) -> Model
         licence=said.licence,
         provenance=dict(said.provenance),
         labels=said.labels,
+        decoding=said.decoding,
     )
 
 
@@ -220,6 +227,8 @@ def _folded(conversion: Conversion, rule: Preprocessing | None) -> Preprocessing
 
 def _labels(contents: ModelContents, said: dict[str, str], given: tuple[str, ...] | None) -> tuple[str, ...]:
     output = contents.graph.outputs.get("logits") or contents.graph.outputs.get("probabilities")
+    if contents.decoding is not None:  # whose labels are checked with the rest
+        return contents.labels if given is None else given
     if output is None:
         if given is not None:
             raise ModelFileError("has no classes that the given labels could name")

@@ -8,9 +8,10 @@ by their place in the file and their kind, as "layer_07.conv".
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +20,10 @@ from mobilenet.files.imports.onnx_tensors import tensor_values
 from mobilenet.graph import ops
 from mobilenet.graph.graph import Graph, Node, TensorType, Weights
 
+if TYPE_CHECKING:
+    from mobilenet.files.imports.onnx_quantised import Integers
+
+Layout = Callable[[np.ndarray], np.ndarray]  # from ONNX's order of a weight's axes to ours
 INPUT = "image"
 NEARLY_ZERO = 1e-12  # the epsilon of a batch norm that only shifts
 # Operators that hand on what they read, as far as a network that is not trained is concerned.
@@ -70,6 +75,9 @@ class Conversion:
     input_names: set[str] = field(default_factory=set)  # the input, and what arithmetic made of it
     batch: int = 1  # pictures at once that the file is written for
     place: int = 0  # of the ONNX node that is being read
+    stored: dict[str, Integers] = field(default_factory=dict)  # constants that a file has in integers
+    parts: dict[str, tuple[str, Layout, int]] = field(default_factory=dict)  # our weight -> its constant, and axis
+    quantised: set[str] = field(default_factory=set)  # ONNX values that a QuantizeLinear reads
 
     def __post_init__(self) -> None:
         graph = self.model.graph
@@ -79,6 +87,8 @@ class Conversion:
                 self.roots[node.output[0]] = self.root(node.input[0])
             else:
                 self.readers.update(self.root(name) for name in node.input)
+            if node.op_type == "QuantizeLinear" and node.input:
+                self.quantised.add(self.root(node.input[0]))
         self.readers.update(self.root(output.name) for output in graph.output)
 
     def root(self, name: str) -> str:
@@ -202,6 +212,10 @@ class Conversion:
         self.charge(array.nbytes)
         self.weights[name] = np.ascontiguousarray(array, np.float32)
 
+    def set_parts(self, value: Value, **parts: tuple[str, Layout, int]) -> None:
+        """Says which ONNX constants a node's parameters are, how they turn, and their axis of output channels."""
+        self.parts |= {f"{value.name}.{name}": part for name, part in parts.items()}
+
     def write(self, node: Any, value: Value | Pending) -> None:
         """Says what the (first) output of an ONNX node is."""
         name = node.output[0]
@@ -239,8 +253,8 @@ class Conversion:
             return value
         return self.add(node, ops.Activation(activation), value, first=value.first)
 
-    def finish(self) -> Graph:
-        """The graph of what the outputs need, by the names that the file gives them."""
+    def outputs(self) -> dict[str, str]:
+        """The nodes that the file's outputs are, by the names that it gives them."""
         outputs: dict[str, str] = {}
         for output in self.model.graph.output:
             found = self.read(output.name)
@@ -249,6 +263,10 @@ class Conversion:
             outputs[output.name] = found.name
         if not outputs:
             raise ModelFileError("has no output")
+        return outputs
+
+    def finish(self, outputs: dict[str, str]) -> Graph:
+        """The graph of what these outputs need."""
         needed = _needed(self.nodes, outputs)
         graph = Graph(self.inputs, tuple(node for node in self.nodes.values() if node.name in needed), outputs)
         self.weights = {name: self.weights[name] for name in graph.parameters() if name in self.weights}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mobilenet.errors import ModelFileError, UnsupportedOperatorError
-from mobilenet.files.imports.onnx_graph import Conversion, Value, attributes, title
+from mobilenet.files.imports.onnx_graph import Conversion, Layout, Value, attributes, title
 from mobilenet.graph import ops
 
 
@@ -25,26 +25,37 @@ def gemm(conversion: Conversion, node: Any) -> None:
     if given.get("transA", 0) or given.get("alpha", 1.0) != 1 or given.get("beta", 1.0) != 1:
         raise UnsupportedOperatorError(f"{title(node)} is scaled, or its input is transposed")
     weight = conversion.weight(node, 1)
-    weight = weight if given.get("transB", 0) else weight.T
+    turned = bool(given.get("transB", 0))
+    weight = weight if turned else weight.T
     has_bias = len(node.input) > 2 and bool(node.input[2])
     bias = {"bias": vector(conversion, node, 2, weight.shape[0])} if has_bias else {}
-    _dense(conversion, node, weight, bias)
+    _dense(conversion, node, weight, bias, turned=turned)
 
 
-def _dense(conversion: Conversion, node: Any, weight: np.ndarray, bias: dict[str, np.ndarray]) -> None:
+def bias_part(node: Any, has_bias: bool) -> dict[str, tuple[str, Layout, int]]:
+    """Which constant the bias of a layer is, for `Conversion.set_parts`."""
+    return {"bias": (node.input[2], np.ravel, 0)} if has_bias else {}
+
+
+def _dense(
+    conversion: Conversion, node: Any, weight: np.ndarray, bias: dict[str, np.ndarray], *, turned: bool
+) -> None:
     value = conversion.value(node)
     if weight.ndim != 2 or value.shape[-1] != weight.shape[1] or value.first:
         raise ModelFileError(
             f"{title(node)} has weights '{node.input[1]}' of shape {weight.shape} for values of {value.shape}"
         )
     operator = ops.Dense(weight.shape[0], bias=bool(bias))
-    conversion.write(node, conversion.add(node, operator, value, weights={"weight": weight, **bias}))
+    made = conversion.add(node, operator, value, weights={"weight": weight, **bias})
+    part: tuple[str, Layout, int] = (node.input[1], np.asarray if turned else np.transpose, 0 if turned else 1)
+    conversion.set_parts(made, weight=part, **bias_part(node, bool(bias)))
+    conversion.write(node, made)
 
 
 def matmul(conversion: Conversion, node: Any) -> None:
     """MatMul: a dense layer with a constant, otherwise a product of matrices."""
     if conversion.constant(node.input[1]) is not None:
-        _dense(conversion, node, conversion.weight(node, 1).T, {})
+        _dense(conversion, node, conversion.weight(node, 1).T, {}, turned=False)
         return
     first, second = conversion.value(node, 0), conversion.value(node, 1)
     if len(second.shape) == 3 and second.shape[0] == 1 and not second.first:  # all heads share one matrix

@@ -12,12 +12,14 @@ import numpy as np
 from mobilenet.errors import ModelFileError, UnsupportedOperatorError
 from mobilenet.files.imports.onnx_arithmetic import binary, erf, minimum_maximum
 from mobilenet.files.imports.onnx_graph import Conversion, Pending, Value, attributes, title
-from mobilenet.files.imports.onnx_linear import gemm, matmul, vector
+from mobilenet.files.imports.onnx_linear import bias_part, gemm, matmul, vector
+from mobilenet.files.imports.onnx_quantised import dequantise_linear, quantise_linear
 from mobilenet.files.imports.onnx_shapes import concat, flatten, reshape, squeeze, transpose, unsqueeze
 from mobilenet.graph import ops
 
 _HARD_SIGMOID = (1 / 6, 0.5)
 _NO_SIDES = (0, 0, 0, 0)
+QUANTISED_SIX = 6 * 255 / 254.5  # 6, rounded to the highest of 255 quanta
 
 
 def _pass(conversion: Conversion, node: Any) -> None:
@@ -89,15 +91,24 @@ def _conv(conversion: Conversion, node: Any) -> None:
         value = conversion.picture(node)
     operator: ops.Operator
     if groups == 1:
-        operator = ops.Conv(**fields, out_channels=out, bias=has_bias)
-        turned = weight.transpose(0, 2, 3, 1)
+        operator, layout = ops.Conv(**fields, out_channels=out, bias=has_bias), _conv_layout
     elif per_group == 1:
         operator = ops.DepthwiseConv(**fields, multiplier=out // channels, bias=has_bias)
-        turned = weight[:, 0].transpose(1, 2, 0)
+        layout = _depthwise_layout
     else:
         raise UnsupportedOperatorError(f"{title(node)} has {groups} groups of {per_group} channels")
     bias = {"bias": vector(conversion, node, 2, out)} if has_bias else {}
-    conversion.write(node, conversion.add(node, operator, value, first=True, weights={"weight": turned, **bias}))
+    made = conversion.add(node, operator, value, first=True, weights={"weight": layout(weight), **bias})
+    conversion.set_parts(made, weight=(node.input[1], layout, 0), **bias_part(node, has_bias))
+    conversion.write(node, made)
+
+
+def _conv_layout(weight: np.ndarray) -> np.ndarray:
+    return weight.transpose(0, 2, 3, 1)
+
+
+def _depthwise_layout(weight: np.ndarray) -> np.ndarray:
+    return weight[:, 0].transpose(1, 2, 0)
 
 
 def _batch_norm(conversion: Conversion, node: Any) -> None:
@@ -135,7 +146,10 @@ def _clip(conversion: Conversion, node: Any) -> None:
     given = attributes(node)
     limits = [_limit(conversion, node, position, given.get(name)) for position, name in ((1, "min"), (2, "max"))]
     found = conversion.read(node.input[0])
-    if limits[0] != 0 or (limits[1] is not None and not isclose(limits[1], 6, rel_tol=1e-6)):
+    # Before a QuantizeLinear, a limit may be what the highest integer stands for: the rounding of 6, or of its
+    # scale.
+    most = QUANTISED_SIX if node.output[0] in conversion.quantised else 6 * (1 + 1e-6)
+    if limits[0] != 0 or (limits[1] is not None and not 6 * (1 - 1e-6) <= limits[1] <= most):
         raise UnsupportedOperatorError(f"{title(node)} clips to {limits}; 0 and 6 are supported")
     if isinstance(found, Pending) and found.kind == "plus" and found.number == 3 and limits[1] is not None:
         conversion.write(node, replace(found, kind="clip"))
@@ -232,6 +246,8 @@ RULES: dict[str, Callable[[Conversion, Any], None]] = {
     "HardSigmoid": _hard_sigmoid,
     "Gelu": _gelu,
     "Clip": _clip,
+    "QuantizeLinear": quantise_linear,
+    "DequantizeLinear": dequantise_linear,
     "PRelu": _prelu,
     "GlobalAveragePool": _global_mean,
     "ReduceMean": _reduce_mean,

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mobilenet.errors import ArgumentError, GraphError, ModelFileError, UnsupportedOperatorError
+from mobilenet.family.decoding import Decoding
 from mobilenet.family.dialects import Dialect, preprocessing_preset
+from mobilenet.family.heads import HEADS, detector
 from mobilenet.files.contents import ModelContents
 from mobilenet.files.imports.bundle import Bundle, Hints, plain_names
 from mobilenet.files.imports.config import read_hints
@@ -21,6 +23,8 @@ from mobilenet.files.imports.kinds import kind_of
 from mobilenet.files.imports.recognise import Match, recognise
 from mobilenet.files.model_file import read_bytes
 from mobilenet.files.tflite_labels import read_labels
+from mobilenet.graph.edit import pruned
+from mobilenet.graph.graph import Graph, Weights
 from mobilenet.pictures.preprocess import MAX_SIZE, PRESETS, Preprocessing
 
 Labels = str | os.PathLike[str] | Sequence[str]
@@ -190,21 +194,39 @@ def _contents(bundle: Bundle, size: tuple[int, int] | None, name: str | None) ->
     match = recognise({short: array.shape for short, array in tensors.items()}, bundle.layout, hints, name)
     candidate, rules = match.candidate, _rules(match, hints)
     table = candidate.rows
-    height, width = size or hints.size or (table.resolution, table.resolution)
+    usual = table.resolution if candidate.head is None else HEADS[candidate.head].resolution
+    height, width = size or hints.size or (usual, usual)
     if not SMALLEST_SIDE <= min(height, width) <= max(height, width) <= MAX_SIZE:
         raise ModelFileError(
             f"{hints.where} says pictures of {height} x {width}; {SMALLEST_SIDE} to {MAX_SIZE} are read"
         )
     graph = candidate.graph(match.width_multiplier, match.ends, (height, width), rules)
     wanted = _in_full(candidate.wanted(graph), originals)
+    graph, weights = _without_auxiliary(graph, converted(wanted, bundle.tensors))
     return ModelContents(
         graph=graph,
-        weights=converted(wanted, bundle.tensors),
+        weights=weights,
         preprocessing=_preprocessing(match, hints, height, width),
-        task="classify" if "logits" in graph.outputs else "embed",
+        task=candidate.task if match.ends.output == "logits" else "embed",
+        decoding=_decoding(match, graph),
         licence=hints.licence,
         provenance=_provenance(match, bundle, rules, name),
     )
+
+
+def _decoding(match: Match, graph: Graph) -> Decoding | None:
+    """How a detector's outputs are read."""
+    if match.candidate.task != "detect" or match.candidate.head is None:
+        return None
+    return detector(match.candidate.head, {}).decoding(graph)
+
+
+def _without_auxiliary(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
+    """A segmenter without the classifier that only its training used."""
+    if "auxiliary_logits" not in graph.outputs:
+        return graph, weights
+    graph = pruned(graph, {"logits": graph.outputs["logits"]})
+    return graph, {name: weights[name] for name in graph.parameters()}
 
 
 def _in_full(wanted: dict[str, Wanted], originals: dict[str, str]) -> dict[str, Wanted]:
@@ -226,7 +248,12 @@ def _rules(match: Match, hints: Hints) -> Dialect:
 def _preprocessing(match: Match, hints: Hints, height: int, width: int) -> Preprocessing | None:
     """The project's usual rule, with what a configuration says instead; none for what is no picture."""
     dialect = match.candidate.dialect
-    rule = replace(PRESETS[preprocessing_preset(dialect)](height, width), **hints.preprocessing)
+    usual = PRESETS[preprocessing_preset(dialect)](height, width)
+    if match.candidate.task == "segment":  # torchvision's keeps the aspect ratio and cuts nothing
+        usual = replace(usual, resize="pad")
+    if match.candidate.task == "detect":  # torchvision's sees all, as -1 to 1
+        usual = replace(PRESETS["tf"](height, width), resize="stretch", crop_fraction=1.0)
+    rule = replace(usual, **hints.preprocessing)
     channels = match.ends.channels
     if channels == 1:
         mean, std = (sum(values) / len(values) for values in (rule.mean, rule.std))
@@ -246,7 +273,7 @@ def _provenance(match: Match, bundle: Bundle, rules: Dialect, name: str | None) 
     if not hints.preprocessing:
         said["assumed"] = f"the preprocessing of pictures that is usual in {candidate.project}"
     return {
-        "model": candidate.table,
+        "model": candidate.table if candidate.head is None else candidate.name,
         "width_multiplier": match.width_multiplier,
         "project": candidate.project,
         "name": name or hints.architecture or candidate.name,
@@ -256,8 +283,24 @@ def _provenance(match: Match, bundle: Bundle, rules: Dialect, name: str | None) 
     }
 
 
+def _detector_labels(contents: ModelContents, hints: Hints, labels: Labels | None) -> tuple[str, ...]:
+    """The names of what is found. The background, which is no such thing, may be named first and is left out."""
+    assert contents.decoding is not None
+    scores = contents.graph.types[contents.graph.outputs["scores"]]
+    classes = contents.decoding.classes(scores.shape[-1])
+    given = hints.labels if labels is None else read_labels(labels)
+    if len(given) == classes + 1 and given[0].lower().strip("_") == BACKGROUND:
+        return given[1:]
+    if len(given) not in (0, classes):
+        where = f"in {hints.where}" if labels is None else "given"
+        raise ModelFileError(f"finds {classes} classes, but the labels {where} are {len(given)}")
+    return given
+
+
 def _fitting_labels(contents: ModelContents, hints: Hints, labels: Labels | None) -> tuple[str, ...]:
     """The labels in the order of the outputs. A background class comes first where there is one."""
+    if contents.decoding is not None:
+        return _detector_labels(contents, hints, labels)
     if "logits" not in contents.graph.outputs:
         if labels is not None:
             raise ModelFileError("has no classes that the given labels could name")

@@ -14,7 +14,7 @@ from functools import cache
 from typing import NamedTuple
 
 from mobilenet.errors import ArgumentError, ModelFileError
-from mobilenet.family.aliases import resolve
+from mobilenet.family.names import resolve_head
 from mobilenet.files.imports.bundle import Hints
 from mobilenet.files.imports.convert import Wanted
 from mobilenet.files.imports.sources import Candidate, Ends, candidates, outer_layers
@@ -26,6 +26,7 @@ Shapes = Mapping[str, Shape]
 WIDTHS = (1.0, 0.75, 0.5, 0.25, 0.35, 1.4, 1.3, 1.25, 0.1, 1.5, 1.1, 1.2, 2.0, *(n / 100 for n in range(4, 401)))
 LEAST_LIKENESS = 0.5  # shared names over all names: below, the checkpoint is of another architecture
 MAX_NAMED = 4  # tensors that one message names
+_BIASES = ("classifier.bias", "segment.classifier.bias", "segment.low_classifier.bias")  # of as many as classes
 
 
 @dataclass(frozen=True)
@@ -150,10 +151,21 @@ def _projects(ours: str) -> bool:
 def _ends(fit: _Fit, shapes: Shapes) -> Ends:
     wanted = fit.candidate.wanted(fit.candidate.graph(1.0, fit.ends))
     stem = shapes.get(wanted["stem.conv.weight"].name, ())
-    last = shapes.get(wanted["classifier.bias"].name, ()) if "classifier.bias" in wanted else ()
+    last = next((shapes.get(wanted[name].name, ()) for name in _BIASES if name in wanted), ())
     channels = stem[1 if fit.candidate.layout == "torch" else 2] if len(stem) == 4 else 3
-    classes = last[0] if len(last) == 1 else 1000
+    classes = last[0] if len(last) == 1 else _detector_classes(wanted, shapes)
     return Ends(max(channels, 1), max(classes, 1), fit.ends.output)
+
+
+def _detector_classes(wanted: Mapping[str, Wanted], shapes: Shapes) -> int:
+    """Columns of a detector's scores: its predictors have them for each of their priors, and 4 for the boxes."""
+    sizes = [
+        shapes.get(wanted[name].name, ()) if name in wanted else ()
+        for name in ("detect.0.scores.predict.bias", "detect.0.boxes.predict.bias")
+    ]
+    if any(len(size) != 1 or size[0] < 4 for size in sizes):
+        return 1000
+    return max(sizes[0][0] * 4 // sizes[1][0], 2)
 
 
 def _chosen(matches: list[Match], hints: Hints, name: str | None) -> Match:
@@ -173,7 +185,7 @@ def _chosen(matches: list[Match], hints: Hints, name: str | None) -> Match:
 def _is_named(match: Match, said: str) -> bool:
     """Whether a name means this network; a name of another project is compared by its table alone."""
     try:
-        spec = resolve(said)
+        head, spec = resolve_head(said)
     except ArgumentError:
         return said.partition(".")[0].rpartition("_")[0] == match.candidate.name  # timm's mobilenet_edgetpu_100
     same_width = not spec.width_named or match.candidate.graph(spec.width_multiplier, match.ends).parameters() == (
@@ -181,7 +193,7 @@ def _is_named(match: Match, said: str) -> bool:
     )
     timm = match.candidate.project == "timm" and spec.dialect.startswith("timm")
     same_dialect = not timm or spec.dialect == match.candidate.dialect
-    return spec.name == match.candidate.table and same_width and same_dialect
+    return (head, spec.name) == (match.candidate.head, match.candidate.table) and same_width and same_dialect
 
 
 def _title(match: Match) -> str:

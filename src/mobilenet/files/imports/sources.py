@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mobilenet.family.aliases import known_names, resolve
 from mobilenet.family.builder import Options, build_graph
 from mobilenet.family.dialects import Dialect, find_dialect
+from mobilenet.family.heads import HEADS, make_head
 from mobilenet.family.rows import ConvRow, Table
 from mobilenet.family.tables import TABLES
 from mobilenet.files.imports import keras_names, torch_names
 from mobilenet.files.imports.convert import Wanted, wanted_tensors
+from mobilenet.files.imports.detector_names import torchvision_ssdlite_names
 from mobilenet.graph.edit import pruned
 from mobilenet.graph.graph import Graph
 
@@ -43,6 +45,7 @@ class Candidate:
         dialect: name of the dialect.
         layout: of the tensors, "torch" or "keras".
         naming: node -> layer of theirs.
+        head: that it has in place of a classifier (`family.heads.HEADS`), and that head's options.
     """
 
     project: str
@@ -51,6 +54,13 @@ class Candidate:
     dialect: str
     layout: str
     naming: Naming
+    head: str | None = None
+    head_options: tuple[tuple[str, Any], ...] = ()
+
+    @cached_property
+    def task(self) -> str:
+        """What its head is for, or "classify"."""
+        return "classify" if self.head is None else HEADS[self.head].task
 
     @property
     def rows(self) -> Table:
@@ -80,6 +90,8 @@ class Candidate:
             classes=ends.classes,
             channels=ends.channels,
             dropout=self.rows.dropout,
+            output_stride=32 if self.head is None else HEADS[self.head].output_stride,
+            head=None if self.head is None else make_head(self.head, dict(self.head_options)),
         )
         graph = build_graph(self.rows, rules or self.rules, options)
         return graph if ends.output == "logits" else pruned(graph, {"embedding": ends.output})
@@ -126,10 +138,31 @@ def _other_torch() -> list[Candidate]:
         ("transformers", ("mobilenet_v1",), "slim", torch_names.transformers_v1_names),
         ("transformers", ("mobilenet_v2",), "slim", torch_names.transformers_v2_names),
     ]
-    return [
+    plain = [
         Candidate(project, table, table, dialect, "torch", naming)
         for project, tables, dialect, naming in rows
         for table in tables
+    ]
+    segmenters = [segmenter for table in v3 for segmenter in _torchvision_segmenters(table)]
+    return plain + segmenters + [_torchvision_detector(table) for table in reduced + v3]
+
+
+def _torchvision_detector(table: str) -> Candidate:
+    """Trained from scratch it stands on a reduced tail; on a classifier's weights, on the whole one."""
+    name, naming = f"ssdlite320_{table}", torchvision_ssdlite_names
+    return Candidate("torchvision", name, table, "torchvision", "torch", naming, "ssdlite")
+
+
+def _torchvision_segmenters(table: str) -> list[Candidate]:
+    lraspp, deeplab = torch_names.torchvision_lraspp_names, torch_names.torchvision_deeplab_names
+    rows: list[tuple[str, Naming, tuple[tuple[str, Any], ...]]] = [
+        ("lraspp", lraspp, ()),
+        ("deeplabv3", deeplab, (("auxiliary", True),)),
+        ("deeplabv3", deeplab, ()),
+    ]
+    return [
+        Candidate("torchvision", f"{head}_{table}", table, "torchvision", "torch", naming, head, options)
+        for head, naming, options in rows
     ]
 
 

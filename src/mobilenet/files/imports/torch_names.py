@@ -144,6 +144,41 @@ def torchvision_v3_names(table: Table, nodes: Collection[str]) -> Names:
     return names | {"head.hidden.dense": "classifier.0", "classifier": "classifier.3"}
 
 
+def torchvision_lraspp_names(table: Table, nodes: Collection[str]) -> Names:
+    """torchvision 0.28.0: `backbone` is V3's `features`, without that word."""
+    return (
+        _backbone(table, nodes)
+        | _pair("segment.reduce", "classifier.cbr.0", "classifier.cbr.1")
+        | {
+            "segment.gate.conv": "classifier.scale.1",
+            "segment.low_classifier": "classifier.low_classifier",
+            "segment.high_classifier": "classifier.high_classifier",
+        }
+    )
+
+
+def torchvision_deeplab_names(table: Table, nodes: Collection[str]) -> Names:
+    """torchvision 0.28.0: the pyramid's branches are numbered, its mean is the last; then a list of layers."""
+    names = _backbone(table, nodes) | {"segment.classifier": "classifier.4"}
+    for branch in range(4):
+        theirs = f"classifier.0.convs.{branch}"
+        names |= _pair(f"segment.pyramid.{branch}", f"{theirs}.0", f"{theirs}.1")
+    names |= _pair("segment.pool", "classifier.0.convs.4.1", "classifier.0.convs.4.2")
+    names |= _pair("segment.project", "classifier.0.project.0", "classifier.0.project.1")
+    names |= _pair("segment.refine", "classifier.1", "classifier.2")
+    names |= _pair("segment.auxiliary", "aux_classifier.0", "aux_classifier.1")
+    return names | {"segment.auxiliary.classifier": "aux_classifier.4"}
+
+
+def _backbone(table: Table, nodes: Collection[str]) -> Names:
+    named = torchvision_v3_names(table, nodes).items()
+    return {
+        ours: theirs.replace("features.", "backbone.", 1)
+        for ours, theirs in named
+        if theirs.startswith("features.")
+    }
+
+
 def d_li14_v2_names(table: Table, nodes: Collection[str]) -> Names:
     """d-li14/mobilenetv2.pytorch: features.N.conv is one list with activations in between."""
     return _d_li14(table, nodes, {"classifier": "classifier"}, gap=0)

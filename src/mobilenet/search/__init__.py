@@ -1,0 +1,1 @@
+"""Finding similar pictures: an index of embeddings beside a folder of pictures (docs/search.md)."""

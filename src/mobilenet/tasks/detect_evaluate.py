@@ -1,0 +1,89 @@
+"""How good a detector is on pictures with boxes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mobilenet.errors import ArgumentError, DataError
+from mobilenet.pictures.boxes import BoxedPicture, BoxFolder, read_boxes
+from mobilenet.tasks.detect import Boxes, detection_of
+from mobilenet.tasks.detection_metrics import detection_metrics
+
+if TYPE_CHECKING:
+    from mobilenet.model import Model
+
+Progress = Callable[[int, int], None]
+
+
+def evaluate_detector(
+    model: Model,
+    data: str | os.PathLike[str],
+    *,
+    split: str = "test",
+    batch: int = 1,
+    on_bad_picture: str = "stop",
+    report: str | os.PathLike[str] | None = None,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """COCO's figures on one split, with the model's own thresholds.
+
+    Args:
+        model: a detector. Its labels are the classes; without labels, those of the data, in their order.
+        data: a folder or file (`mobilenet.pictures.boxes`).
+        split: train, val, test, or all.
+        batch: how many pictures run at once.
+        on_bad_picture: stop, or skip: boxes and pictures that cannot be used are counted in `skipped`.
+        report: nothing: there is no HTML report of detection.
+        on_progress: is called with (pictures done, pictures in all).
+
+    Returns:
+        What `DetectionMetrics.to_dict` gives, and latency_ms (median), data, split, skipped.
+
+    Raises:
+        DataError: the data or split cannot be used, or something in it is bad and `on_bad_picture` is stop.
+        ArgumentError: the model is no detector or has another number of classes, a report is asked for, or another
+            `on_bad_picture`.
+        MissingExtraError: faster-coco-eval is not installed.
+    """
+    model._need("detect")
+    if on_bad_picture not in ("stop", "skip"):
+        raise ArgumentError(f"on_bad_picture is stop or skip, not {on_bad_picture!r}")
+    if report is not None:
+        raise ArgumentError(f"{os.fspath(report)}: there is no report of a detector; its figures are as JSON")
+    folder = read_boxes(os.fspath(data), classes=model.labels or None, on_bad_box=on_bad_picture)
+    if len(folder.classes) != len(model.names):
+        raise ArgumentError(f"the model finds {len(model.names)} classes, the data have {len(folder.classes)}")
+    pictures = _pictures(folder, split)
+    measured: list[BoxedPicture] = []
+    found: list[Boxes] = []
+    milliseconds: list[float] = []
+    answers = model.answers((picture.path for picture in pictures), batch=batch)
+    for done, (picture, answer) in enumerate(zip(pictures, answers, strict=True), 1):
+        if answer.error is None:
+            result = detection_of(model, answer)
+            measured.append(picture)
+            found.append(result.boxes)
+            milliseconds.append(sum(result.speed.values()))
+        elif on_bad_picture == "stop":
+            raise DataError(f"{answer.error} (on_bad_picture=skip leaves such pictures out)") from answer.error
+        if on_progress:
+            on_progress(done, len(pictures))
+    return detection_metrics(measured, found, folder.classes).to_dict() | {
+        "latency_ms": round(float(np.median(milliseconds)), 3),
+        "data": os.fspath(data),
+        "split": split,
+        "skipped": len(folder.skipped) + len(pictures) - len(measured),
+    }
+
+
+def _pictures(folder: BoxFolder, split: str) -> list[BoxedPicture]:
+    if split == "all":
+        return list(chain(*folder.splits.values()))
+    if split not in folder.splits:
+        raise DataError(f"{folder.root}: has no split {split!r}; it has {', '.join(folder.splits)}, all")
+    return list(folder.splits[split])
