@@ -278,7 +278,7 @@ struct BandStep::Worker {
     const char *a = aim(y);
     if (layer.needs_row_sums)
       sum_rows(layer, a, runs, s.width1, expand_epilogue);
-    const GemmCall call{a, runs, int(layer.run_words.size()), s.width1, layer.weights.data(), layer.words, out,
+    const GemmCall call{a, runs, int(layer.run_words.size()), s.width1, layer.weights, layer.words, out,
                         out_block, out, out_block, first, last, &expand_epilogue, false, rows,
                         s.width0 * s.pixel_, out_row};
     s.kernels->gemm[int(s.element)](call);
@@ -327,7 +327,7 @@ struct BandStep::Worker {
     const int rest = int(s.channels1 - block * BLOCK);
     s.kernels->depthwise[int(s.element)](
         {rows, step, last - y, w.kernel_height * layer.sets, w.kernel_width, w.stride_across, w.dilation_across,
-         s.width2, layer.weights.data() + size_t(block) * layer.block_bytes, out, rest < BLOCK ? rest : BLOCK,
+         s.width2, layer.weights + size_t(block) * layer.block_bytes, out, rest < BLOCK ? rest : BLOCK,
          int(block), &layer.finish.epilogue});
   }
 
@@ -373,7 +373,7 @@ struct BandStep::Worker {
     if (layer.needs_row_sums)
       sum_rows(layer, band, project_runs, pixels, project_epilogue);
     const char *other = (s.residual < 0 ? destination : frame.at(s.residual)) + at;
-    const GemmCall call{band, project_runs, int(layer.run_words.size()), pixels, layer.weights.data(), layer.words,
+    const GemmCall call{band, project_runs, int(layer.run_words.size()), pixels, layer.weights, layer.words,
                         destination + at, destination_block(), other, destination_block(), 0, int(s.channels2),
                         &project_epilogue};
     s.kernels->gemm[int(s.element)](call);
@@ -453,7 +453,7 @@ void PointwiseStep::run(const Frame &frame) const {
                       runs,
                       int(count),
                       p.last - p.first,
-                      layer.weights.data(),
+                      layer.weights,
                       layer.words,
                       frame.at(write) + at,
                       out.block_bytes(),

@@ -137,7 +137,7 @@ std::vector<int64_t> word_sources(GemmLayer &layer) {
 // Calls put(first channel, channels of the file, width, panel) for every panel.
 template <class Put>
 void pack_panels(const GemmLayer &layer, const Kernels &kernels, Put put) {
-  char *panel = layer.weights.data();
+  char *panel = layer.weights;
   for (int first = 0; first < layer.out_channels;) {
     const int width = panel_width(layer.out_channels - first, kernels.panel[int(layer.element)]);
     put(first, std::min(width, layer.out_channels - first), width, panel);
@@ -251,7 +251,7 @@ bool pack_integer(const Graph &graph, GemmLayer &layer, const Node &node, const 
 }  // namespace
 
 std::optional<GemmLayer> make_gemm(const Graph &graph, const Node &node, const Node *after, Element element,
-                                   bool picture, const Kernels &kernels) {
+                                   bool picture, const Kernels &kernels, Store &memory) {
   GemmLayer layer;
   layer.window = window_of(node.op);
   layer.element = element;
@@ -264,7 +264,8 @@ std::optional<GemmLayer> make_gemm(const Graph &graph, const Node &node, const N
   layer.out_channels = int(node.type.shape.back());
   const std::vector<int64_t> sources = word_sources(layer);
   const size_t bytes = size_t(kernels.word_bytes[int(element)]);
-  layer.weights = Bytes(size_t(layer.words) * padded_channels(layer.out_channels) * bytes);
+  layer.weight_bytes = size_t(layer.words) * padded_channels(layer.out_channels) * bytes;
+  layer.weights = memory.take(layer.weight_bytes);
   if (element == Element::u8) {
     const bool is_signed = node.parameter("weight").dtype == DType::int8;
     if (!(is_signed ? pack_integer<int8_t> : pack_integer<uint8_t>)(graph, layer, node, after, kernels, sources))
@@ -289,7 +290,7 @@ void pack_depthwise_float(DepthwiseLayer &layer, const Node &node, const Kernels
         block[size_t(t * BLOCK + c)] = channel < layer.channels ? weights[t * layer.channels + channel] : 0.0f;
       }
     kernels.pack_depthwise[int(layer.element)](block.data(), layer.window.kernel_height, layer.window.kernel_width,
-                                               layer.weights.data() + size_t(b) * layer.block_bytes);
+                                               layer.weights + size_t(b) * layer.block_bytes);
   }
 }
 
@@ -315,7 +316,7 @@ bool pack_depthwise_integer(const Graph &graph, DepthwiseLayer &layer, const Nod
           sizes[size_t(channel)] += rest < 0 ? -limited(rest) : limited(rest);
         }
       kernels.pack_depthwise[int(Element::u8)](part.data(), layer.window.kernel_height, layer.window.kernel_width,
-                                               layer.weights.data() + size_t(b) * layer.block_bytes +
+                                               layer.weights + size_t(b) * layer.block_bytes +
                                                    size_t(set) * set_bytes);
     }
   return finish_integer(graph, node, after, layer.channels, sums, sizes, kernels.input_offset, layer.finish);
@@ -336,7 +337,7 @@ int sets_of(const Node &node) {
 }  // namespace
 
 std::optional<DepthwiseLayer> make_depthwise(const Graph &graph, const Node &node, const Node *after,
-                                             Element element, const Kernels &kernels) {
+                                             Element element, const Kernels &kernels, Store &memory) {
   DepthwiseLayer layer;
   layer.window = window_of(node.op);
   layer.element = element;
@@ -344,7 +345,8 @@ std::optional<DepthwiseLayer> make_depthwise(const Graph &graph, const Node &nod
   layer.sets = element == Element::u8 ? sets_of(node) : 1;
   layer.block_bytes = size_t(layer.sets) * kernels.depthwise_weights[int(element)](layer.window.kernel_height,
                                                                                     layer.window.kernel_width);
-  layer.weights = Bytes(size_t((layer.channels + BLOCK - 1) / BLOCK) * layer.block_bytes);
+  layer.weight_bytes = size_t((layer.channels + BLOCK - 1) / BLOCK) * layer.block_bytes;
+  layer.weights = memory.take(layer.weight_bytes);
   if (element == Element::u8) {
     if (!pack_depthwise_integer(graph, layer, node, after, kernels)) return std::nullopt;
   } else {

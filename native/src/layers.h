@@ -39,7 +39,8 @@ struct GemmLayer {
   std::vector<int> run_words;   // of the runs, in the order of the weights
   std::vector<int> run_channels;
   int64_t words = 0;
-  Bytes weights;
+  char *weights = nullptr;
+  size_t weight_bytes = 0;
   Finish finish;
   bool needs_row_sums = false;
 };
@@ -50,7 +51,8 @@ struct DepthwiseLayer {
   int channels = 0;
   int sets = 1;           // how many int8 weights one weight is the sum of
   size_t block_bytes = 0; // of packed weights
-  Bytes weights;
+  char *weights = nullptr;
+  size_t weight_bytes = 0;
   Finish finish;
 };
 
@@ -60,12 +62,12 @@ int panel_width(int rest, int widest);
 // The byte that stands for real zero in blocks: the zero point, of int8 plus 128.
 int stored_zero(const TensorType &type);
 
-// Packs a conv or dense node. `after`: an activation node whose table follows, or nullptr. Returns nothing if no
-// kernel can compute it exactly (then generic.h does).
+// Packs a conv or dense node into `memory`. `after`: an activation node whose table follows, or nullptr. Returns
+// nothing if no kernel can compute it exactly (then generic.h does).
 std::optional<GemmLayer> make_gemm(const Graph &graph, const Node &node, const Node *after, Element element,
-                                   bool picture, const Kernels &kernels);
+                                   bool picture, const Kernels &kernels, Store &memory);
 std::optional<DepthwiseLayer> make_depthwise(const Graph &graph, const Node &node, const Node *after,
-                                             Element element, const Kernels &kernels);
+                                             Element element, const Kernels &kernels, Store &memory);
 
 // Lets the epilogue add another tensor as the add node says; false if it cannot. `self` is what the layer writes.
 bool make_residual(const TensorType &self, const TensorType &other, const Node &add, Epilogue &epilogue);

@@ -76,6 +76,7 @@ class Step {
 struct Plan {
   Graph graph;
   std::vector<std::vector<float>> owned;  // folded weights, while planning
+  std::unique_ptr<Store> weights;         // packed, of all steps
   std::vector<Buffer> buffers;
   std::vector<std::unique_ptr<Step>> steps;
   size_t arena_bytes = 0, scratch_bytes = 0, weight_bytes = 0;

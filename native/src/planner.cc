@@ -181,7 +181,7 @@ const Node *Planner::residual_of(const Node &last, int end, GemmLayer &layer, in
 
 bool Planner::plan_pointwise(const Node &node, const Node *after) {
   const Element element = element_of(node.type);
-  auto layer = make_gemm(graph_, node, after, element, false, *options_.kernels);
+  auto layer = make_gemm(graph_, node, after, element, false, *options_.kernels, *plan_.weights);
   if (!layer) return false;
   auto step = std::make_unique<PointwiseStep>();
   step->kernels = options_.kernels;
@@ -200,7 +200,7 @@ bool Planner::plan_pointwise(const Node &node, const Node *after) {
                   (step->layer.needs_row_sums ? aligned(size_t(in.pixels()) * 4) : 0);
   step->kernel = std::string(in.pixels() == 1 ? "dense_" : "pointwise_") + name_of(element);
   step->tile = tile_text(options_.kernels->tile_pixels[int(element)], options_.kernels->panel[int(element)]);
-  plan_.weight_bytes += step->layer.weights.size();
+  plan_.weight_bytes += step->layer.weight_bytes;
   const int write = new_buffer(end, true);
   Buffer &out = plan_.buffers[size_t(write)];
   const bool answer = output_uses_[size_t(end)] && readers_[size_t(end)].empty();
@@ -249,7 +249,8 @@ bool Planner::extend(Chain &chain) {
   BandStep &step = *chain.step;
   if (!chain.depthwise && is_depthwise(*next)) {
     chain.depthwise_after = table_after(*next);
-    step.depthwise = make_depthwise(graph_, *next, chain.depthwise_after, chain.element, *options_.kernels);
+    step.depthwise = make_depthwise(graph_, *next, chain.depthwise_after, chain.element, *options_.kernels,
+                                    *plan_.weights);
     if (!step.depthwise) return false;
     chain.depthwise = next;
     chain.end = value_of(chain.depthwise_after ? *chain.depthwise_after : *next);
@@ -258,7 +259,8 @@ bool Planner::extend(Chain &chain) {
   }
   if (next->op.kind != Kind::conv || !is_pointwise(*next)) return false;
   chain.project_after = table_after(*next);
-  step.project = make_gemm(graph_, *next, chain.project_after, chain.element, false, *options_.kernels);
+  step.project = make_gemm(graph_, *next, chain.project_after, chain.element, false, *options_.kernels,
+                           *plan_.weights);
   if (!step.project) return false;
   chain.project = next;
   chain.end = value_of(chain.project_after ? *chain.project_after : *next);
@@ -286,7 +288,7 @@ void Planner::feed(Chain &chain, int source) {
   if (!chain.step->picture.present || !next || next->op.kind != Kind::conv || is_pointwise(*next)) return;
   if (!has_blocks(next->type) || element_of(next->type) != chain.element) return;
   const Node *after = table_after(*next);
-  auto gemm = make_gemm(graph_, *next, after, chain.element, false, *options_.kernels);
+  auto gemm = make_gemm(graph_, *next, after, chain.element, false, *options_.kernels, *plan_.weights);
   BandStep &first = *chain.step;
   const Shape &in = graph_.type(chain.expand->inputs[0]).shape, &out = chain.expand->type.shape;
   first.height0 = in[0], first.width0 = in[1], first.channels0 = in[2];
@@ -317,13 +319,13 @@ bool Planner::begin(Chain &chain, const Node &node, const Node *after, int &sour
   const int input = node.inputs[0];
   if (is_depthwise(node)) {
     chain.depthwise_after = after;
-    step.depthwise = make_depthwise(graph_, node, after, chain.element, *options_.kernels);
+    step.depthwise = make_depthwise(graph_, node, after, chain.element, *options_.kernels, *plan_.weights);
     if (!step.depthwise) return false;
     chain.depthwise = &node;
     step.pad_depthwise = stored_zero(graph_.type(input));
   } else {
     const bool picture = picture_source(node, input, step, source);
-    step.expand = make_gemm(graph_, node, after, chain.element, picture, *options_.kernels);
+    step.expand = make_gemm(graph_, node, after, chain.element, picture, *options_.kernels, *plan_.weights);
     if (!step.expand) return false;
     chain.expand = &node;
     chain.expand_after = after;
@@ -374,10 +376,10 @@ bool Planner::plan_chain(const Node &node, const Node *after) {
   step.kernel += std::string("_") + name_of(chain.element);
   step.tile = step.by_channels ? std::to_string(step.slice_channels) + " channels"
                                : std::to_string(step.band_rows) + (step.band_rows == 1 ? " row" : " rows");
-  if (step.feed) plan_.weight_bytes += step.feed->expand->weights.size();
-  if (step.expand) plan_.weight_bytes += step.expand->weights.size();
-  if (step.depthwise) plan_.weight_bytes += step.depthwise->weights.size();
-  if (step.project) plan_.weight_bytes += step.project->weights.size();
+  if (step.feed) plan_.weight_bytes += step.feed->expand->weight_bytes;
+  if (step.expand) plan_.weight_bytes += step.expand->weight_bytes;
+  if (step.depthwise) plan_.weight_bytes += step.depthwise->weight_bytes;
+  if (step.project) plan_.weight_bytes += step.project->weight_bytes;
   const int write = new_buffer(chain.end, true);
   blocked_[size_t(chain.end)] = write;
   add(std::move(chain.step), std::move(nodes), std::move(reads), write);
@@ -521,6 +523,11 @@ std::unique_ptr<Plan> make_plan(Graph graph, const PlanOptions &options) {
   auto plan = std::make_unique<Plan>();
   plan->graph = std::move(graph);
   plan->threads = options.threads;
+  size_t weights = 0;
+  for (const Node &node : plan->graph.nodes)
+    for (const auto &[name, tensor] : node.parameters)
+      weights += size_t(elements(tensor.shape)) * size_of(tensor.dtype);
+  plan->weights = std::make_unique<Store>(weights);
   Planner(*plan, options).run();
   for (const auto &step : plan->steps) plan->scratch_bytes = std::max(plan->scratch_bytes, aligned(step->scratch));
   place_buffers(*plan);
