@@ -2,11 +2,12 @@
 
     python bench/export_parity.py [--shared ../shared] [--models 'mobilenet_v2*'] [--resolution 96] [--photos]
 
-Every member of the family in floats, with random weights that behave as trained ones do, and the official
-quantised classifiers in integers, are exported to ONNX and .tflite and run on the models' own test pictures; with
-`--photos`, the classifiers on the photographs of SHARED. Prints a Markdown table: floats as the share of the
-largest output, integers as the largest difference in quanta and the share of outputs more than one quantum
-away. "back" says for both files whether they are read as the same graph with the same weights.
+Every member of the family, with detectors and segmenters, in floats, with random weights that behave as trained
+ones do, and the official quantised classifiers in integers, are exported to ONNX and .tflite and run on the
+models' own test pictures; with `--photos`, the classifiers on the photographs of SHARED. Prints a Markdown table:
+floats as the share of the largest output, integers as the largest difference in quanta and the share of outputs
+more than one quantum away. "back" says for both files whether they are read as the same graph with the same
+weights.
 
 Needs `pip install '.[bench,export]'`, and for the classifiers a folder with weights/coral/*.tflite.
 """
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +47,13 @@ KEPT_FIELDS = (
     *("kind", "stride", "dilation", "padding", "activation", "multiplier", "transpose_second", "axes"),
     *("beta", "keep_axes", "constant", "method", "align_corners", "half_pixel_centers"),
 )
+HEADS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ssdlite320_mobilenet_v3_large": ("ssdlite320_mobilenet_v3_large", {"classes": 91}),
+    "mobilenet_v4_conv_small, yolo": ("mobilenet_v4_conv_small", {"head": "yolo", "classes": 80}),
+    "lraspp_mobilenet_v3_large": ("lraspp_mobilenet_v3_large", {"classes": 21}),
+    "deeplabv3_mobilenet_v3_large": ("deeplabv3_mobilenet_v3_large", {"classes": 21}),
+    "mobilenet_v2, deeplabv3plus": ("mobilenet_v2", {"head": "deeplabv3plus", "classes": 21}),
+}
 FORMATS = ("onnx", "tflite")
 RUNTIMES = ("onnxruntime", "openvino", "LiteRT")
 HEADER = ("network", "precision", "ONNX MB", "tflite MB", *RUNTIMES, "back")
@@ -73,6 +82,9 @@ def networks(words: argparse.Namespace) -> Iterator[tuple[str, ModelContents, li
         make = mobilenet.create if "hybrid" in name else random_model
         size = None if "facenet" in name else words.resolution
         yield name, make(name, resolution=size), None
+    for name, (network, options) in HEADS.items():
+        if fnmatchcase(name, words.models):
+            yield name, random_model(network, resolution=words.resolution, **options), None
     photos = _photos(words.shared / "data/photos") if words.photos else None
     for name in CLASSIFIERS:
         path = words.shared / f"weights/coral/{name}.tflite"
@@ -166,7 +178,9 @@ def _described(graph: Graph) -> list[tuple[object, ...]]:
         kind = graph.types[node.name]
         zero = kind.quantisation.zero_point + 128 * (kind.dtype == "int8") if kind.quantisation else None
         scale = np.float32(kind.quantisation.scale) if kind.quantisation else None
-        inputs = tuple(places[name] for name in node.inputs[: 1 if fields["kind"] == "reshape" else None])
+        inputs = tuple(
+            places[name] for name in node.inputs[: 1 if fields["kind"] in ("reshape", "resize") else None]
+        )
         lines.append((tuple(fields.items()), kind.shape, scale, zero, inputs))
     return lines
 

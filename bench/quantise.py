@@ -7,11 +7,13 @@ Every float MODEL (a model file that was trained on DATA), and every network tha
 
 - quantised by `mobilenet quantise` with its defaults: pictures of train calibrate, those of val hold the budget;
 - exported to ONNX in floats by us and quantised by onnxruntime's `quantize_static` (QDQ, uint8 values, int8
-  weights by channel, its own preparation first), calibrated on the same pictures.
+  weights by channel, its own preparation first), calibrated on the same pictures;
+- made integers of by the TFLite converter on the same pictures, if `--tensorflow` names a Python that has
+  TensorFlow.
 
-Both are measured on test, which neither has seen, ours by the engine, the other by onnxruntime. Prints a Markdown
-table; a drop is in points, "same" is the share of pictures that are named as the float network names them, and one
-picture's weight in points stands in the last column.
+All are measured on test, which none has seen, ours by the engine, the others by onnxruntime and LiteRT. Prints a
+Markdown table; a drop is in points, "same" is the share of pictures that are named as the float network names
+them, and one picture's weight in points stands in the last column.
 
 Needs `pip install '.[bench,export]'`, and for `--train` the train extra.
 """
@@ -41,7 +43,7 @@ from mobilenet.quantise.report import write_outcome
 
 HEADER = (
     *("network", "float top-1", "ours", "drop", "same", "how", "in float", "MB"),
-    *("onnxruntime", "drop", "same", "MB", "a picture"),
+    *("peer", "top-1", "drop", "same", "MB", "a picture"),
 )
 METHODS = {"min-max": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}  # ours and onnxruntime's names
 
@@ -56,6 +58,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--resolution", type=int)
     parser.add_argument("--peer-methods", default="min-max,entropy,percentile")
+    parser.add_argument("--tensorflow", type=Path, help="a Python with TensorFlow")
     parser.add_argument("--max-drop", type=float, default=0.01)
     parser.add_argument("--qat-epochs", type=int, default=0, help="as of `mobilenet quantise`")
     parser.add_argument("--runs", type=Path, help="where trained networks stay; default: nowhere")
@@ -81,7 +84,7 @@ def _trained(words: argparse.Namespace, folder: Path) -> Iterator[Path]:
 
 
 def rows(path: Path, words: argparse.Namespace, folder: Path) -> Iterator[Sequence[str]]:
-    """A line for each of onnxruntime's methods; ours stands in the first."""
+    """A line for each peer; ours stands in the first."""
     model = mobilenet.load(path)
     options = QuantiseOptions(max_drop=words.max_drop, qat_epochs=words.qat_epochs)
     tested = read_dataset(words.data, classes=model.names).splits["test"]
@@ -90,12 +93,24 @@ def rows(path: Path, words: argparse.Namespace, folder: Path) -> Iterator[Sequen
     real = float((named == labels).mean())
     ours = _ours(model, path, words.data, options, folder, tested, named)
     weight = f"{100 / len(tested):.2f}"
-    for method in words.peer_methods.split(","):
-        data = quantised_by_onnxruntime(model, words.data, options, METHODS[method])
-        figures = (*_figures(_onnx_named(data, model, tested), named, labels), f"{len(data) / 1e6:.2f}")
-        figures = (f"{method} {figures[0]}", *figures[1:])
+    for peer, found, size in _peers(model, words, options, tested):
+        figures = (peer, *_figures(found, named, labels), f"{size / 1e6:.2f}")
         yield (path.stem if path.stem != "best" else path.parent.name, f"{real:.4f}", *ours, *figures, weight)
         ours = [""] * len(ours)
+
+
+def _peers(
+    model: Model, words: argparse.Namespace, options: QuantiseOptions, tested: Sequence[Sample]
+) -> Iterator[tuple[str, np.ndarray, int]]:
+    """Each peer's name, the classes that its integers name, and its file's bytes."""
+    for method in words.peer_methods.split(","):
+        data = quantised_by_onnxruntime(model, words.data, options, METHODS[method])
+        yield f"onnxruntime {method}", _onnx_named(data, model, tested), len(data)
+    if words.tensorflow is not None:
+        from export_speed import converted_by_tensorflow
+
+        data = converted_by_tensorflow(model, words, options)
+        yield "TFLite converter", _litert_named(data, model, tested), len(data)
 
 
 def _ours(
@@ -196,6 +211,21 @@ def _onnx_named(data: bytes, model: Model, samples: Sequence[Sample]) -> np.ndar
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return np.array([session.run(None, {name: _planes(model, sample.path)})[0].argmax() for sample in samples])
+
+
+def _litert_named(data: bytes, model: Model, samples: Sequence[Sample]) -> np.ndarray:
+    from ai_edge_litert.interpreter import Interpreter
+
+    assert model.preprocessing is not None
+    runtime = Interpreter(model_content=data, num_threads=1)
+    runtime.allocate_tensors()
+    (given,), (made,) = runtime.get_input_details(), runtime.get_output_details()
+    found = []
+    for sample in samples:
+        runtime.set_tensor(given["index"], model.preprocessing(sample.path)[None])
+        runtime.invoke()
+        found.append(runtime.get_tensor(made["index"]).argmax())
+    return np.array(found)
 
 
 if __name__ == "__main__":

@@ -84,9 +84,10 @@ def common(
 
 
 def train(**words: Any) -> None:
-    """Train a classifier on a folder of labelled pictures.
+    """Train a network on pictures: to classify them, or what --task says.
 
-    DATA is ROOT/{train,val,test}/CLASS/*, or ROOT/CLASS/* (then it is split), or a CSV file of path,label.
+    DATA is ROOT/{train,val,test}/CLASS/*, or ROOT/CLASS/* (then it is split), or a CSV file of path,label. To
+    segment: ROOT/images and ROOT/masks; to detect: a data set with boxes.
     """
     try:
         from mobilenet.learn.train import train as run_training
@@ -197,31 +198,58 @@ def predict(
     model: ModelPath,
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE...", help="Pictures, folders, globs, or - for a list on standard input."),
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Pictures, folders, globs, - for a list on standard input; or a film, camera (0) or stream.",
+        ),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="path,rank,label,confidence.")] = False,
     save: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Write a picture of each answer here, and masks of segments.")
+        str | None,
+        typer.Option(metavar="DIR|FILM", help="Write a picture of each answer here, and masks; or a film (.mp4)."),
     ] = None,
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Name no class below this.")] = 0.0,
     batch: Annotated[int, typer.Option(min=1, help="How many pictures run at once.")] = 1,
+    live: Annotated[
+        bool | None,
+        typer.Option("--live/--keep-all", help="Drop frames rather than lag. Default: for cameras and streams."),
+    ] = None,
+    every: Annotated[int | None, typer.Option(help="Films: answer each n-th frame.")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Films: end after so many answers.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Take pictures as a film of this rate.")] = None,
+    track: Annotated[
+        bool | None, typer.Option("--track/--no-track", help="Films: give boxes ids. Default: yes.")
+    ] = None,
     precision: Precision = "fp32",
     threads: Threads = None,
 ) -> None:
-    """Say what is in pictures.
+    """Say what is in pictures, or in each frame of a film, camera or stream.
 
     A picture that cannot be read is one line on standard error; the others go on, and the exit status is 1.
     """
+    from mobilenet.live.choose import is_moving
     from mobilenet.model import PLACED
     from mobilenet.pictures.sources import expand_sources
     from mobilenet.report.predictions import picture_saver, placed_writer
 
     if as_json and as_csv:
         raise ArgumentError("--json and --csv exclude each other")
+    words = {"--live": live, "--every": every, "--max-frames": max_frames, "--fps": fps, "--track": track}
+    moving = is_moving(sources, words)
+    if moving and as_csv:
+        raise ArgumentError("answers about films have no --csv; there is --json")
     loaded = mobilenet.load(model, precision=precision, threads=threads)
     loaded._need("classify", *PLACED)
+    if moving:
+        from mobilenet.live.command import predict_stream
+
+        status = predict_stream(
+            loaded, sources, live=live, every=every, max_frames=max_frames, fps=fps, track=track, save=save,
+            as_json=as_json, least=min_confidence, top=top,
+        )  # fmt: skip
+        raise typer.Exit(status)
     if loaded.task in PLACED:
         write = placed_writer(sys.stdout, as_json=as_json, as_csv=as_csv)
     else:
@@ -328,6 +356,10 @@ def quantise(
     correct_bias: Annotated[
         bool | None, typer.Option("--correct-bias/--no-correct-bias", help="Default: tried.")
     ] = None,
+    compensate: Annotated[
+        bool | None,
+        typer.Option("--compensate/--no-compensate", help="Weights make up for rounding. Default: tried."),
+    ] = None,
     max_float: Annotated[
         float, typer.Option(help="Share of the work that may stay in float to keep the accuracy.")
     ] = 0.25,
@@ -349,7 +381,17 @@ def quantise(
     from mobilenet.quantise.report import write_outcome
 
     options = QuantiseOptions(
-        method, percentile, max_drop, pictures, held_out, equalise, correct_bias, max_float, seed, qat_epochs
+        method,
+        percentile,
+        max_drop,
+        pictures,
+        held_out,
+        equalise,
+        correct_bias,
+        compensate,
+        max_float,
+        seed,
+        qat_epochs,
     )
     target = output or str(Path(model).with_suffix("")) + "-int8.safetensors"
     loaded = mobilenet.load(model, threads=threads)
@@ -386,6 +428,9 @@ def export(
     picture_input: Annotated[
         bool, typer.Option("--picture-input", help="Take uint8 pixels, and normalise them inside.")
     ] = False,
+    nms: Annotated[
+        bool, typer.Option("--nms", help="A detector's file gives boxes, not raw outputs (onnx, tflite).")
+    ] = False,
 ) -> None:
     """Write a model for another runtime, and check there that it gives the same answers.
 
@@ -395,7 +440,7 @@ def export(
     from mobilenet.exports.export import export as run_export
     from mobilenet.exports.prepare import Options, parse_batch
 
-    options = Options(precision, resolution, parse_batch(batch), picture_input)
+    options = Options(precision, resolution, parse_batch(batch), picture_input, nms)
     target = output or default_path(model, to)
     done = run_export(mobilenet.load(model), target, to=to, options=options)
     out.print(f"{escape(str(done.path))}: {done.size / 1e6:.2f} MB; {done.proof}", highlight=False)

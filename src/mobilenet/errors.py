@@ -31,6 +31,10 @@ class ImageError(MobilenetError, ValueError):
     """A picture cannot be read; the message names the file."""
 
 
+class FilmError(MobilenetError, OSError):
+    """A film cannot be written; the message names the file."""
+
+
 class DataError(MobilenetError, ValueError):
     """A folder, list or CSV of pictures cannot be used; the message names the path, row or class."""
 

@@ -26,6 +26,7 @@ from mobilenet.tasks.classify import ClassificationResult, Probabilities, scores
 
 if TYPE_CHECKING:
     from mobilenet.graph.graph import Graph, TensorType, Weights
+    from mobilenet.live.stream import Stream
     from mobilenet.pictures.decode import Picture
     from mobilenet.pictures.preprocess import Preprocessing
     from mobilenet.run.engine import Engine, Tensor
@@ -272,6 +273,15 @@ class Model(ModelContents):
         if is_picture(pictures):
             return next(self._results([pictures], 1))
         return self._results(cast("Iterable[Picture]", pictures), batch)
+
+    def stream(self, source: str | int | os.PathLike[str], **options: Any) -> Stream:
+        """Answers about the frames of a film, camera (0) or network stream, as they come, by several threads.
+
+        A file's every frame is answered, of what is live the newest: see `mobilenet.live.stream.open_stream`.
+        """
+        from mobilenet.live.stream import open_stream
+
+        return open_stream(self, source, **options)
 
     @overload
     def embed(self, pictures: Picture, *, batch: int = 1) -> np.ndarray: ...  # type: ignore[overload-overlap]

@@ -70,3 +70,16 @@ def test_a_file_that_the_disk_cannot_hold_is_an_error_and_leaves_nothing(home: P
     done = run("export", "small.safetensors", "--to", "onnx", folder=home, limit=100_000)
     assert done.returncode == 1 and "File too large" in done.stderr
     assert set(home.iterdir()) == before
+
+
+def test_a_detectors_boxes(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs mobilenet[export] and onnxruntime")
+    import mobilenet
+
+    model = mobilenet.create("mobilenet_v3_small", head="ssdlite", classes=4, resolution=64, width_multiplier=0.35)
+    model.save(tmp_path / "d.safetensors")
+    done = run("export", "d.safetensors", "--to", "onnx", "--nms", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "as decoded from these" in done.stdout
+    done = run("export", "d.safetensors", "--to", "hub", "--nms", folder=tmp_path)
+    assert done.returncode == 1 and "files for onnx and tflite, not hub" in done.stderr

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from PIL import Image
 
 import mobilenet
 from mobilenet.errors import ArgumentError
-from mobilenet.exports import Options, export
+from mobilenet.exports import Exported, Options, export
 from mobilenet.graph.fold import fold
 from mobilenet.model import Model
 from mobilenet.quantise.random import random_model
@@ -46,14 +48,25 @@ def small(name: str, **words: Any) -> Model:
     )
 
 
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Model, Path, Exported]]:
+    """A small model by its name, its folder, and how it was written: once for all tests, which only read it."""
+
+    @cache
+    def written(name: str) -> tuple[Model, Path, Exported]:
+        model, folder = small(name), tmp_path_factory.mktemp(name) / "hub"
+        return model, folder, export(model, folder, to="hub")
+
+    return written
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_timm_gives_the_models_logits(name: str, tmp_path: Path, timm: Any) -> None:
+def test_timm_gives_the_models_logits(name: str, hub: Any, timm: Any) -> None:
     import torch
 
-    model = small(name)
-    done = export(model, tmp_path / "hub", to="hub")
+    model, folder, done = hub(name)
     assert done.proof.pictures > 1 and done.proof.runtime.startswith("timm")
-    network = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True).eval()
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     picture = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype(np.float32)
     with torch.inference_mode():
         found = network(torch.from_numpy(picture.transpose(0, 3, 1, 2).copy())).numpy()
@@ -62,20 +75,20 @@ def test_timm_gives_the_models_logits(name: str, tmp_path: Path, timm: Any) -> N
     assert network.num_classes == 5 and list(network.pretrained_cfg["input_size"]) == [3, 64, 64]
 
 
-@pytest.mark.parametrize("name", ["mobilenetv1_100", "mobilenetv2_035"])
+@pytest.mark.parametrize("name", ["mobilenetv1_100h", "mobilenetv2_035"])
 def test_transformers_gives_the_models_logits(
-    name: str, tmp_path: Path, timm: Any, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    hub: Any,
+    timm: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By its wrapper of timm's networks, which knows the folder by its config.json; nothing is missing for it."""
     import torch
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     transformers = pytest.importorskip("transformers", reason="transformers is a peer that reads the folder")
-    model = small(name)
-    export(model, tmp_path / "hub", to="hub")
-    network, said = transformers.AutoModelForImageClassification.from_pretrained(
-        tmp_path / "hub", output_loading_info=True
-    )
+    model, folder, _ = hub(name)
+    network, said = transformers.AutoModelForImageClassification.from_pretrained(folder, output_loading_info=True)
     assert not said["missing_keys"] and not said["unexpected_keys"] and not said["mismatched_keys"]
     assert list(network.config.id2label.values()) == list(LABELS)
     picture = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype(np.float32)
@@ -83,17 +96,15 @@ def test_transformers_gives_the_models_logits(
         found = network.eval()(torch.from_numpy(picture.transpose(0, 3, 1, 2).copy())).logits.numpy()
     expected = model.run(picture)["logits"]
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
-    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hub")
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)
     smooth = Image.fromarray(np.full((90, 80, 3), (200, 90, 30), np.uint8))
     pixels = processor(smooth, return_tensors="pt")["pixel_values"].numpy()
     expected = model.to_input(model.preprocessing.geometry(np.asarray(smooth))[None]).transpose(0, 3, 1, 2)
     assert np.abs(pixels - expected).max() < 1e-5
 
 
-def test_timm_reads_the_preprocessing(tmp_path: Path, timm: Any) -> None:
-    model = small("mobilenetv2_035")
-    export(model, tmp_path / "hub", to="hub")
-    network = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True)
+def test_timm_reads_the_preprocessing(hub: Any, timm: Any) -> None:
+    network = timm.create_model(f"local-dir:{hub('mobilenetv2_035')[1]}", pretrained=True)
     rule = timm.data.resolve_model_data_config(network)
     assert rule["interpolation"] == "bicubic" and rule["crop_pct"] == 0.875 and rule["crop_mode"] == "center"
     assert rule["mean"] == pytest.approx((0.485, 0.456, 0.406)) and rule["std"] == pytest.approx(
@@ -101,21 +112,20 @@ def test_timm_reads_the_preprocessing(tmp_path: Path, timm: Any) -> None:
     )
 
 
-def test_the_files_of_a_folder(tmp_path: Path) -> None:
-    export(small("mobilenetv3_small_050"), tmp_path / "hub", to="hub")
-    names = {path.name for path in (tmp_path / "hub").iterdir()}
+def test_the_files_of_a_folder(hub: Any) -> None:
+    _, folder, _ = hub("mobilenetv3_small_050")
+    names = {path.name for path in folder.iterdir()}
     assert names == {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
-    config = json.loads((tmp_path / "hub" / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
     assert config["architecture"] == "mobilenetv3_small_050" and config["label_names"] == list(LABELS)
     assert config["num_classes"] == 5 == config["pretrained_cfg"]["num_classes"]
-    processor = json.loads((tmp_path / "hub" / "preprocessor_config.json").read_text())
+    processor = json.loads((folder / "preprocessor_config.json").read_text())
     assert processor["crop_size"] == {"height": 64, "width": 64} and processor["size"] == {"shortest_edge": 73}
 
 
-def test_the_card_has_a_header_that_yaml_reads(tmp_path: Path) -> None:
+def test_the_card_has_a_header_that_yaml_reads(hub: Any) -> None:
     yaml = pytest.importorskip("yaml", reason="needs mobilenet[train]")
-    export(small("mobilenetv3_small_050"), tmp_path / "hub", to="hub")
-    _, header, text = (tmp_path / "hub" / "README.md").read_text().split("---\n", 2)
+    _, header, text = (hub("mobilenetv3_small_050")[1] / "README.md").read_text().split("---\n", 2)
     values = yaml.safe_load(header)
     assert values["license"] == "apache-2.0" and values["library_name"] == "timm"
     (result,) = values["model-index"][0]["results"]

@@ -122,7 +122,7 @@ def test_rows_are_in_the_order_of_the_priors() -> None:
 def test_first_biases() -> None:
     model = mobilenet.create("mobilenet_v2", head="yolo", classes=2, resolution=96, width_multiplier=0.35)
     assert np.allclose(1 / (1 + np.exp(-model.weights["detect.0.scores.predict.bias"])), 0.01, atol=1e-4)
-    assert (model.weights["detect.2.boxes.predict.bias"] == 2).all()
+    assert (model.weights["detect.2.boxes.predict.bias"] == 1).all()
 
 
 @pytest.mark.parametrize(

@@ -104,3 +104,14 @@ def test_options_need_no_torch() -> None:
     code = "import sys, mobilenet.learn.options, mobilenet.learn.train; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_detectors_have_defaults_and_options_of_their_own() -> None:
+    tuned = TrainOptions("x", task="detect", pretrained="y").filled()
+    scratch = TrainOptions("x", task="detect").filled()
+    assert tuned.epochs is not None and scratch.epochs is not None and tuned.epochs < scratch.epochs
+    assert tuned.layer_rate is not None and tuned.layer_rate < 1 == scratch.layer_rate
+    for name, value in (("head", "yolo"), ("mosaic", 0.5)):
+        TrainOptions("x", task="detect", **{name: value})
+        with pytest.raises(ArgumentError, match=f"--{name} is for --task detect.*the task is classify"):
+            TrainOptions("x", **{name: value})

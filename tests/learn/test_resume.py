@@ -86,7 +86,7 @@ def assert_same(got: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 def kill_and_resume(words: dict[str, Any], faults: list[tuple[str, int]]) -> Path:
     """Runs with one fault after another, then to the end; returns the run's folder."""
-    run = Path(words["project"]) / "classify" / "train"
+    run = Path(words["project"]) / words.get("task", "classify") / "train"
     for fault, number in faults:
         assert finish(start(words, fault, number), words) == -signal.SIGKILL, f"{fault} {number} did not happen"
         whole_files(run)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mobilenet.errors import ArgumentError, ImageError
-from mobilenet.pictures.video import Frame, Frames, open_frames, pause
+from mobilenet.pictures.video import Frame, Frames, open_frames, open_pictures, pause
 
 LEVELS = (10, 60, 110, 160, 210)
 
@@ -185,3 +187,85 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     frames = iter(open_frames(film(tmp_path / "f.mp4", count=50)))
     assert next(frames).number == 0
     frames.close()
+
+
+def test_only_each_nth_frame_keeps_its_number_and_time(tmp_path: Path) -> None:
+    found = list(open_frames(film(tmp_path / "f.mp4"), every=10, low_delay=True))
+    assert [(frame.number, frame.seconds) for frame in found] == [(0, 0.0), (10, 0.4), (20, 0.8)]
+    assert [round(float(frame.pixels.mean()) / 50) for frame in found] == [0, 2, 4]
+
+
+def test_pictures_have_times_where_there_is_a_rate(tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        Image.fromarray(np.full((4, 6, 3), number, np.uint8)).save(tmp_path / f"f{number}.png")
+    paths = [tmp_path / f"f{number}.png" for number in (10, 2, 1)]
+    for frames in (open_frames(tmp_path, fps=4), open_pictures(paths, "three", fps=4)):
+        assert [(frame.seconds, int(frame.pixels.mean())) for frame in frames] == [(0.0, 1), (0.25, 2), (0.5, 10)]
+        assert frames.rate == 4
+    assert [frame.seconds for frame in open_frames(tmp_path)] == [None] * 3
+
+
+def test_a_frame_that_breaks_off_is_left_out_and_named(tmp_path: Path) -> None:
+    data = film(tmp_path / "f.avi", size=(320, 240)).read_bytes()
+    (tmp_path / "cut.avi").write_bytes(data[: len(data) * 3 // 5])
+    said: list[str] = []
+    frames = open_frames(tmp_path / "cut.avi", notice=said.append)
+    count = len(list(frames))
+    assert frames.damaged == 1 and frames.damage == said
+    assert said[0].startswith(f"{tmp_path / 'cut.avi'}: after {count} frames: ")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are of POSIX")
+def test_a_film_through_a_named_pipe_that_breaks_off(tmp_path: Path) -> None:
+    data = film(tmp_path / "f.ts").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+
+    def send() -> None:
+        with (tmp_path / "pipe").open("wb") as pipe:
+            pipe.write(data[: len(data) * 3 // 5 + 77])
+
+    threading.Thread(target=send, daemon=True).start()
+    assert 5 <= len(list(open_frames(tmp_path / "pipe"))) < 25
+
+
+def test_a_password_is_in_no_message() -> None:
+    pytest.importorskip("av", reason="PyAV is not installed: pip install 'mobilenet[video]'")
+    frames = open_frames("rtsp://me:secret@127.0.0.1:1/x", attempts=0)
+    with pytest.raises(ImageError, match=r"rtsp://me:\*\*\*@127\.0\.0\.1:1/x") as caught:
+        list(frames)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_source_that_never_was_there_is_given_up_early(serve) -> None:
+    server = serve([])
+    with pytest.raises(ImageError, match="gave no frame in 3 openings"):
+        list(open_frames(server.address, attempts=10, sleep=lambda seconds: None))
+
+
+def test_a_film_on_a_server_ends(tmp_path: Path) -> None:
+    """Its length is known: it is no live source, which would begin anew for ever."""
+    film(tmp_path / "f.mp4")
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        frames = open_frames(f"http://127.0.0.1:{server.server_port}/f.mp4")
+        assert len(list(frames)) == 25
+        assert (frames.live, frames.reconnections) == (False, 0)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [({"every": 0}, "every is 0"), ({"fps": 0.0}, "fps is 0.0"), ({"attempts": True}, "attempts is True")],
+)
+def test_impossible_numbers_are_named(words: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        open_frames(tmp_path, **words)

@@ -12,7 +12,9 @@ from mobilenet.quantise.options import QuantiseOptions
 from mobilenet.run import reference
 
 CLASSES = ("x", "y", "z")
-QUICK = QuantiseOptions(method="min-max", pictures=12, max_drop=0.05, equalise=False, correct_bias=False)
+QUICK = QuantiseOptions(
+    method="min-max", pictures=12, max_drop=0.05, equalise=False, correct_bias=False, compensate=False
+)
 
 
 def harmed_model(constant: float = 1e5) -> Model:

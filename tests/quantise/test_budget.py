@@ -78,14 +78,13 @@ def test_a_wide_budget_keeps_nothing_in_float(photos: Path) -> None:
 def test_auto_takes_the_least_noise_and_tries_everything(photos: Path) -> None:
     options = QuantiseOptions(pictures=12, max_drop=0.05)
     outcome = quantise_within(harmed_model(constant=1.0), photos / "flat", options)
-    assert len(outcome.trials) == 13
+    assert len(outcome.trials) == 5 * 2 + 3 * 2 + 3  # methods; compensated of each kind; corrected
     best = min(outcome.trials, key=lambda trial: trial.noise)
     assert best.how == outcome.prepared.describe()
-    forced = quantise_within(
-        harmed_model(constant=1.0), photos / "flat", replace(options, equalise=True, correct_bias=True)
-    )
-    assert len(forced.trials) == 8
-    assert forced.prepared.equalised and forced.prepared.corrected
+    options = replace(options, equalise=True, compensate=True, correct_bias=True)
+    forced = quantise_within(harmed_model(constant=1.0), photos / "flat", options)
+    assert len(forced.trials) == 5 + 3 + 3
+    assert forced.prepared.equalised and forced.prepared.compensated and forced.prepared.corrected
 
 
 def test_labels_make_top1_the_measure(photos: Path) -> None:

@@ -43,7 +43,7 @@ from mobilenet.run import reference
 
 torch = pytest.importorskip("torch", reason="the train extra is not installed")
 from mobilenet.quantise.learned import LearnedIntegers  # noqa: E402 - after the skip
-from mobilenet.quantise.retrain import Lesson, loss_of, retrain, scoring  # noqa: E402
+from mobilenet.quantise.retrain import LOST, Lesson, loss_of, rate_for, retrain, scoring  # noqa: E402
 from mobilenet.run.torch_fake import requantise, scale_of, weight_steps  # noqa: E402
 
 
@@ -272,6 +272,22 @@ def test_training_brings_the_scores_nearer(photos: Path, labels: bool) -> None:
     assert learnt.trained and "trained with rounding" in learnt.describe()
     assert seen[0] == ("training with rounding", 0, 72) and seen[-1] == ("training with rounding", 72, 72)
     assert all(np.array_equal(start.weights[name], array) for name, array in weights.items())
+
+
+def test_a_network_that_lost_little_is_moved_little(photos: Path) -> None:
+    assert rate_for(10.0) == rate_for(LOST) == 1
+    assert 0 < rate_for(0.001) < 0.1 < rate_for(0.05) < 1
+    assert rate_for(-1e-9) == 0  # a difference of sums may be
+    start = coarse_model()
+    quick, gentle = (
+        retrain(start, start.weights, replace(lesson(photos, 1), rate=rate), lambda *_: None)
+        for rate in (1.0, 0.01)
+    )
+    moves = [
+        sum(float(np.abs(one.weights[name] - array).sum()) for name, array in start.weights.items())
+        for one in (quick, gentle)
+    ]
+    assert 0 < moves[1] < 0.05 * moves[0]
 
 
 def test_the_same_seed_learns_the_same(photos: Path) -> None:

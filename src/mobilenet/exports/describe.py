@@ -10,16 +10,16 @@ from mobilenet.files.contents import ModelContents
 from mobilenet.files.description import VERSION
 
 
-def to_json(contents: ModelContents) -> str:
+def to_json(contents: ModelContents, outputs: Sequence[str] = ()) -> str:
     """All but graph, weights and labels: `files/description.py` reads it back.
 
     Preprocessing is that of the file's own input. Labels are in it only where their text (`label_text`) would lose
-    something of them.
+    something of them. `outputs`: the file's, if they are others than the network's.
     """
     values: dict[str, Any] = {
         "version": VERSION,
         "task": contents.task,
-        "outputs": list(contents.graph.outputs),
+        "outputs": list(outputs or contents.graph.outputs),
         "preprocessing": contents.preprocessing.to_dict() if contents.preprocessing else {},
         "calibration": contents.calibration,
         "metrics": contents.metrics,

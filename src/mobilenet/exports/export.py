@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobilenet.errors import ArgumentError, MissingExtraError, ModelFileError
@@ -38,7 +38,7 @@ def export(
         path: the file to write; for "c" that of the program, beside which goes its header; for "hub" a folder,
             which is made.
         to: one of `TARGETS`.
-        options: precision, resolution, batch, and whether pictures go in; default: as the model is.
+        options: precision, resolution, batch, whether pictures go in and boxes come out; default: as the model is.
 
     Raises:
         ArgumentError: an unknown target, or options that do not fit the model.
@@ -49,6 +49,7 @@ def export(
     """
     check_target(to)
     options = options or Options()
+    _check_nms(contents, to, options)
     target = Path(path)
     if to == "hub":
         from mobilenet.exports.hub import write_hub
@@ -66,19 +67,47 @@ def export(
         check_options(options)
         return Exported(target, *write_c(network, target, cases(source, network)))
     try:
-        data = _WRITERS[to](network, options)
+        data, proof = _written(source, network, to, options)
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"exporting to {to} (no module named {error.name!r})", "export") from error
-    proof = prove(data, to, cases(source, network), batch=options.batch)
     write_atomically(target, data)
     return Exported(target, len(data), proof)
 
 
+def _written(source: ModelContents, network: ModelContents, to: str, options: Options) -> tuple[bytes, Proof]:
+    """The file's bytes, and how they compare: with boxes in it, first without them, then they themselves."""
+    tested = cases(source, network)
+    raw = _WRITERS[to](network, replace(options, nms=False))
+    proof = prove(raw, to, tested, batch=options.batch)
+    if not options.nms or network.decoding is None:
+        return raw, proof
+    from mobilenet.exports.prove_boxes import prove_boxes
+
+    data = _WRITERS[to](network, options)
+    return data, prove_boxes(data, raw, to, tested, proof, network.decoding, options.batch)
+
+
+def _check_nms(contents: ModelContents, to: str, options: Options) -> None:
+    """Raises `ArgumentError` where boxes are wanted that the model or the target does not have."""
+    if not options.nms:
+        return
+    if to not in _WRITERS:
+        raise ArgumentError(f"--nms puts boxes into files for {' and '.join(_WRITERS)}, not {to}")
+    if contents.decoding is None:
+        raise ArgumentError(f"--nms is for detectors; this model's task is '{contents.task}'")
+    if to == "tflite":
+        from mobilenet.exports.tflite_boxes import check_decoding
+
+        check_decoding(contents.decoding, options.batch)
+
+
 def onnx_bytes(contents: ModelContents, options: Options) -> bytes:
     """An ONNX file: outputs are real numbers, a quantised input is uint8."""
+    from mobilenet.exports.onnx_boxes import OUTPUTS as BOX_OUTPUTS
     from mobilenet.exports.onnx_writer import to_onnx
 
-    metadata = {KEY: to_json(contents)}
+    decoding = contents.decoding if options.nms else None
+    metadata = {KEY: to_json(contents, BOX_OUTPUTS if decoding else ())}
     if contents.labels:
         metadata["labels"] = label_text(contents.labels)
     model = to_onnx(
@@ -87,6 +116,7 @@ def onnx_bytes(contents: ModelContents, options: Options) -> bytes:
         batch=options.batch,
         pictures_nhwc=options.picture_input,
         metadata=metadata,
+        decoding=decoding,
     )
     if model.ByteSize() > MAX_ONNX_BYTES:
         raise ModelFileError(f"the model takes {model.ByteSize():,} bytes; one ONNX file holds {MAX_ONNX_BYTES:,}")
@@ -95,15 +125,18 @@ def onnx_bytes(contents: ModelContents, options: Options) -> bytes:
 
 def tflite_bytes(contents: ModelContents, options: Options) -> bytes:
     """A .tflite file: a quantised network takes and gives its integers."""
+    from mobilenet.exports.tflite_boxes import OUTPUTS as BOX_OUTPUTS
     from mobilenet.exports.tflite_metadata import metadata_entries, with_label_file
     from mobilenet.exports.tflite_writer import to_tflite
 
+    decoding = contents.decoding if options.nms else None
     data = to_tflite(
         contents.graph,
         contents.weights,
         batch=options.batch,
         float_ends=False,
-        metadata=metadata_entries(contents),
+        metadata=metadata_entries(contents, BOX_OUTPUTS if decoding else ()),
+        decoding=decoding,
     )
     return with_label_file(data, contents.labels)
 

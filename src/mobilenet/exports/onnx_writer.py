@@ -22,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mobilenet.errors import GraphError, UnsupportedOperatorError
 from mobilenet.exports.ties import clear_factor, exact_summands
+from mobilenet.family.decoding import Decoding
 from mobilenet.graph import ops
 from mobilenet.graph.graph import Graph, Node, Quantisation, TensorType, Weights
 
@@ -46,6 +47,7 @@ def to_onnx(
     batch: int | None = 1,
     pictures_nhwc: bool = False,
     metadata: Mapping[str, str] | None = None,
+    decoding: Decoding | None = None,
 ) -> onnx.ModelProto:
     """The same network as an ONNX model of opset 17.
 
@@ -56,6 +58,7 @@ def to_onnx(
         batch: how many pictures at once; None leaves it open, as the dimension "batch".
         pictures_nhwc: whether inputs (height, width, channels) stay so, and the model turns them itself.
         metadata: texts by their keys, kept in the model's `metadata_props`.
+        decoding: of a detector whose file is to give boxes (`onnx_boxes.add_boxes`), not its raw outputs.
 
     Returns:
         a checked model. Its inputs and outputs have the graph's names and dtypes (but uint8 for int8); a value
@@ -69,7 +72,12 @@ def to_onnx(
     writer = OnnxWriter(graph, weights, batch, pictures_nhwc)
     for node in graph.nodes:
         writer.add_node(node)
-    model = writer.model()
+    if decoding is not None:
+        from mobilenet.exports.onnx_boxes import add_boxes
+
+        model = writer.model(add_boxes(writer, decoding))
+    else:
+        model = writer.model(writer.outputs())
     helper.set_model_props(model, dict(metadata or {}))
     onnx.checker.check_model(model)
     return model
@@ -248,17 +256,21 @@ class OnnxWriter:
         shape = (-1, 1, 1) if self.rank(like) == 3 else (-1,)
         return self.constant(f"{node.name}.{parameter}", array.reshape(shape))
 
-    def model(self) -> onnx.ModelProto:
-        """All of it."""
-        inputs = [self._info(name, kind, self.pictures_nhwc) for name, kind in self.graph.inputs.items()]
+    def outputs(self) -> list[onnx.ValueInfoProto]:
+        """The graph's outputs under their names."""
         outputs = []
         for name, value in self.graph.outputs.items():
             if name != value:
-                self._check_free(name)
+                self.check_free(name)
                 self.emit("Identity", [value], name)
             outputs.append(
                 self._info(name, self.graph.types[value], self.pictures_nhwc and value in self.graph.inputs)
             )
+        return outputs
+
+    def model(self, outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
+        """All of it."""
+        inputs = [self._info(name, kind, self.pictures_nhwc) for name, kind in self.graph.inputs.items()]
         graph = helper.make_graph(self.nodes, "mobilenet", inputs, outputs, list(self.constants.values()))
         return helper.make_model(
             graph,
@@ -267,7 +279,8 @@ class OnnxWriter:
             producer_name="mobilenet",
         )
 
-    def _check_free(self, output: str) -> None:
+    def check_free(self, output: str) -> None:
+        """Raises `GraphError` if an output would have the name of another value."""
         if output in self.graph.types:
             raise GraphError(f"output '{output}' has the name of another value, which ONNX does not allow")
 

@@ -26,12 +26,14 @@ class Options:
         resolution: side of the picture in pixels; none: the model's own.
         batch: how many pictures at once; none: any number.
         picture_input: whether the file takes uint8 pixels and normalises them itself.
+        nms: whether a detector's file gives boxes, by the runtime's own suppression, instead of its raw outputs.
     """
 
     precision: str | None = None
     resolution: int | None = None
     batch: int | None = 1
     picture_input: bool = False
+    nms: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in (None, *PRECISIONS):

@@ -129,10 +129,10 @@ def prove(data: bytes, target: str, tested: Cases, *, batch: int | None) -> Proo
     Raises:
         ModelFileError: an output is too far away, or the runtime refuses the file; the message says by how much.
     """
-    runtime, package, run = RUNTIMES[target]
+    runtime, package, _ = RUNTIMES[target]
     try:
         title = f"{runtime} {version(package)}"
-        found = _run_all(run, data, tested, batch)
+        found = run_all(target, data, tested.inputs, list(tested.expected), batch)
     except ModuleNotFoundError:
         return Proof(runtime)
     except (RuntimeError, ValueError) as error:
@@ -140,14 +140,14 @@ def prove(data: bytes, target: str, tested: Cases, *, batch: int | None) -> Proo
     return compare(found, tested, title)
 
 
-def _run_all(run: RunFile, data: bytes, tested: Cases, batch: int | None) -> Weights:
-    """The outputs for all test pictures, in runs of as many as the file takes (the last ones repeated to fill)."""
-    count, names = len(tested.inputs), list(tested.expected)
+def run_all(target: str, data: bytes, inputs: np.ndarray, names: Sequence[str], batch: int | None) -> Weights:
+    """The outputs for all pictures, in runs of as many as the file takes (the last ones repeated to fill)."""
+    count, run = len(inputs), RUNTIMES[target][2]
     size = count if batch is None else batch
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for start in range(0, count, size):
         places = np.minimum(np.arange(start, start + size), count - 1)
-        for name, array in run(data, np.ascontiguousarray(tested.inputs[places]), names).items():
+        for name, array in run(data, np.ascontiguousarray(inputs[places]), list(names)).items():
             parts[name].append(array)
     return {name: np.concatenate(arrays)[:count] for name, arrays in parts.items()}
 

@@ -74,6 +74,14 @@ class TfliteBuilder:
         self.operators.append(operator)
         return output
 
+    def emit_custom(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], options: bytes) -> None:
+        """Adds an operator that the runtime knows by its name, with options in a format of its own."""
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self._code(kind, 1)
+        operator.inputs, operator.outputs = list(inputs), list(outputs)
+        operator.customOptions = np.frombuffer(options, np.uint8)
+        self.operators.append(operator)
+
     def pack(self, inputs: Mapping[str, int], outputs: Mapping[str, int], metadata: Mapping[str, bytes]) -> bytes:
         """The file, with its ends by their names and what is said beside the network."""
         graph = schema.SubGraphT()
@@ -120,7 +128,9 @@ class TfliteBuilder:
 
 def _operator_code(kind: str, version: int) -> Any:
     code = schema.OperatorCodeT()
-    code.builtinCode = getattr(schema.BuiltinOperator, kind)
+    code.builtinCode = getattr(schema.BuiltinOperator, kind, schema.BuiltinOperator.CUSTOM)
+    if code.builtinCode == schema.BuiltinOperator.CUSTOM:
+        code.customCode = kind
     code.deprecatedBuiltinCode = min(code.builtinCode, 127)
     code.version = version
     return code

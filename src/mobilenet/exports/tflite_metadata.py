@@ -30,9 +30,10 @@ DATE = (1980, 1, 1, 0, 0, 0)  # so that the same model gives the same bytes
 Fields = dict[int, tuple[str, int]]  # number -> kind and value; an offset is where a child was written
 
 
-def metadata_entries(contents: ModelContents) -> dict[str, bytes]:
-    """The metadata entries of a file with this network."""
-    return {ENTRY: _Metadata(contents).pack(), KEY: to_json(contents).encode()}
+def metadata_entries(contents: ModelContents, outputs: Sequence[str] = ()) -> dict[str, bytes]:
+    """The metadata entries of a file with this network; `outputs`: the file's, if they are others than its."""
+    names = tuple(outputs or contents.graph.outputs)
+    return {ENTRY: _Metadata(contents, names).pack(), KEY: to_json(contents, names).encode()}
 
 
 def with_label_file(data: bytes, labels: Sequence[str]) -> bytes:
@@ -49,14 +50,14 @@ def with_label_file(data: bytes, labels: Sequence[str]) -> bytes:
 class _Metadata:
     """The FlatBuffer in the making; children are written before the tables that point to them."""
 
-    def __init__(self, contents: ModelContents) -> None:
-        self.contents = contents
+    def __init__(self, contents: ModelContents, outputs: Sequence[str]) -> None:
+        self.contents, self.outputs = contents, outputs
         self.builder = flatbuffers.Builder(1024)
 
     def pack(self) -> bytes:
         contents = self.contents
         inputs = self._offsets([self._input(name) for name in contents.graph.inputs])
-        outputs = self._offsets([self._output(name) for name in contents.graph.outputs])
+        outputs = self._offsets([self._output(name) for name in self.outputs])
         subgraph = self._table({0: ("offset", self._text("main")), 2: ("offset", inputs), 3: ("offset", outputs)})
         fields: Fields = {
             0: ("offset", self._text(str(contents.provenance.get("model") or "mobilenet"))),

@@ -17,6 +17,7 @@ from ai_edge_litert import schema_py_generated as schema
 from mobilenet.errors import UnsupportedOperatorError
 from mobilenet.exports.tflite_builder import Scales, TfliteBuilder
 from mobilenet.exports.ties import SLOPES, gate_offset
+from mobilenet.family.decoding import Decoding
 from mobilenet.graph import ops
 from mobilenet.graph.graph import Graph, Node, Quantisation, TensorType, Weights
 
@@ -48,6 +49,7 @@ def to_tflite(
     batch: int | None = 1,
     float_ends: bool = True,
     metadata: Mapping[str, bytes] | None = None,
+    decoding: Decoding | None = None,
 ) -> bytes:
     """The same network as a .tflite file.
 
@@ -58,6 +60,7 @@ def to_tflite(
         batch: how many pictures at once; None leaves it open: 1, until the runtime is told another number.
         float_ends: whether a quantised network takes and gives float32 (it converts them itself).
         metadata: what the file says beside the network, by the names of the schema's metadata entries.
+        decoding: of a detector whose file is to give boxes (`tflite_boxes.add_boxes`), not its raw outputs.
 
     Returns:
         the bytes of the file. Inputs and outputs are in the graph's order; values are (N, height, width,
@@ -73,7 +76,11 @@ def to_tflite(
         writer.add_input(name, kind)
     for node in graph.nodes:
         writer.add_node(node)
-    return writer.pack(metadata or {})
+    if decoding is None:
+        return writer.pack(metadata or {}, writer.outputs())
+    from mobilenet.exports.tflite_boxes import add_boxes
+
+    return writer.pack(metadata or {}, add_boxes(writer, decoding))
 
 
 @dataclass
@@ -237,20 +244,19 @@ class TfliteWriter:
         self.file.emit("ADD", [source, three], clipped, "AddOptions", fusedActivationFunction=relu6)
         self.file.emit("MUL", [clipped, factor], output, "MulOptions")
 
-    def pack(self, metadata: Mapping[str, bytes]) -> bytes:
-        """The bytes of the file."""
-        outputs: list[int] = []
+    def outputs(self) -> dict[str, int]:
+        """The tensors of the graph's outputs by their names."""
+        outputs: dict[str, int] = {}
         for output, name in self.graph.outputs.items():
-            tensor, kind = self.values[name], self.graph.types[name]
+            outputs[output], kind = self.values[name], self.graph.types[name]
             if kind.integer and self.float_ends:
                 real = self.file.value(f"{output}/real", self.shape(kind), "float32")
-                tensor = self.file.emit("DEQUANTIZE", [tensor], real)
-            outputs.append(tensor)
-        named = (
-            dict(zip(self.graph.inputs, self.inputs, strict=True)),
-            dict(zip(self.graph.outputs, outputs, strict=True)),
-        )
-        return self.file.pack(*named, metadata)
+                outputs[output] = self.file.emit("DEQUANTIZE", [outputs[output]], real)
+        return outputs
+
+    def pack(self, metadata: Mapping[str, bytes], outputs: dict[str, int]) -> bytes:
+        """The bytes of the file."""
+        return self.file.pack(dict(zip(self.graph.inputs, self.inputs, strict=True)), outputs, metadata)
 
 
 def _only_converts(node: Node) -> bool:

@@ -284,8 +284,11 @@ class Yolo(Detector):
         )
 
     def first_bias(self, output: str) -> float:
-        """Scores start at a probability of 0.01 (focal loss, arXiv:1708.02002, 3.3), sides two cells away."""
-        return -4.595 if output == "scores" else 2.0
+        """Scores start at a probability of 0.01 (focal loss, arXiv:1708.02002, 3.3), sides 1.3 cells away.
+
+        Boxes are then 21, 42 and 84 pixels wide: an object that is far smaller than all of them is learnt late.
+        """
+        return -4.595 if output == "scores" else 1.0
 
 
 _TENSORFLOW = PriorRow(reduced_first=True, squares_apart=True, in_pixels=True, clipped=False)

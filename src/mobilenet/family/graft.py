@@ -1,8 +1,8 @@
 """A new head on a network that exists already: its graph may be anybody's, and its weights stay as they are.
 
-Where a network of the family is built, its table says what each stride ends with. Of a graph from a file nothing is
-known but its nodes, so the places are found by shape: where the picture becomes half as large, and what was there
-before a block widened it.
+Where a network of the family is built, its table says what each stride ends with. Of a graph from a file nothing
+is known but its nodes, so the places are found by shape: where the picture becomes half as large, and what was
+there before a block widened it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 
 from mobilenet.errors import GraphError
 from mobilenet.family.dialects import find_dialect
+from mobilenet.family.dilate import dilated
 from mobilenet.family.draft import Draft
 from mobilenet.family.tables import TABLES
 from mobilenet.family.trunk import Head, Trunk
@@ -25,7 +26,14 @@ _TABLE = "mobilenet_v2"  # whose paper's rules the new layers follow: SAME paddi
 _PASSING = (BatchNorm, Activation, Pad)  # they do not change what a value means
 
 
-def grafted(graph: Graph, head: Head, classes: int, width_multiplier: float = 1.0) -> Graph:
+def grafted(
+    graph: Graph,
+    head: Head,
+    classes: int,
+    width_multiplier: float = 1.0,
+    output_stride: int = 32,
+    side: int | None = None,
+) -> Graph:
     """The trunk of a classifier (or of whatever has one) under a new head; the trunk's nodes keep their names.
 
     Args:
@@ -33,18 +41,24 @@ def grafted(graph: Graph, head: Head, classes: int, width_multiplier: float = 1.
         head: what is put on it.
         classes: columns of its scores.
         width_multiplier: of the head's own layers.
+        output_stride: below 32, the trunk's last strides become dilation: see `dilate`.
+        side: of the picture in pixels; default: as it is.
 
     Raises:
-        GraphError: the graph takes no picture, does not reach a stride, or has nodes named like the head's.
+        GraphError: the graph takes no picture, does not reach a stride, cannot work at this size, or has nodes
+            named like the head's.
         ArgumentError: the head does not accept the number of classes.
     """
     trunk = found_trunk(graph)
     ends = {*trunk.last.values(), *(name for name in (trunk.wide, trunk.features) if name)}
     kept = pruned(graph, {name: name for name in ends})
+    kept = kept if side is None else kept.resized(side, side)
+    if output_stride < max(STRIDES):
+        kept, trunk = dilated(kept, output_stride), trunk.up_to(output_stride)
     ((image, kind),) = kept.inputs.items()
     draft = Draft(kind.shape, find_dialect("paper", TABLES[_TABLE].family), width_multiplier)
     draft.nodes = list(kept.nodes)
-    draft.shapes = {image: kind.shape, **{node.name: graph.types[node.name].shape for node in kept.nodes}}
+    draft.shapes = {image: kind.shape, **{node.name: kept.types[node.name].shape for node in kept.nodes}}
     outputs = head.add(draft, TABLES[_TABLE], trunk, classes)
     return pruned(Graph(kept.inputs, tuple(draft.nodes), outputs), outputs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -27,6 +27,13 @@ class Trunk:
     nominal: int
     wide: str | None = None
     features: str | None = None
+
+    def up_to(self, output_stride: int) -> Trunk:
+        """What it is once the strides beyond this one are dilation: the deepest values are at this stride."""
+        first = {stride: name for stride, name in self.first.items() if stride <= output_stride}
+        last = {stride: name for stride, name in self.last.items() if stride < output_stride}
+        last[output_stride] = self.last[max(self.last)]
+        return replace(self, first=first, last=last)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def _described(
             f"has {len(graph.outputs)} outputs, but describes {', '.join(said.outputs) or 'none'}"
         )
     named = dict(zip(said.outputs, graph.outputs.values(), strict=True))
-    if len(named) == 1 and said.task in ("classify", "segment"):
+    if len(named) == 1 and (said.task == "classify" or "classes" in named):
         graph = with_outputs(graph)[0]
         if set(named) - set(graph.outputs):
             raise ModelFileError(f"describes the output '{said.outputs[0]}', which it does not end in")

@@ -2,8 +2,8 @@
 
 A PAD that only a convolution without padding reads is that convolution's padding, and a float activation of a
 layer that nothing else reads is the layer's. An operator that is counted in floats between a DEQUANTIZE and a
-QUANTIZE, as files have it where TFLite's integer form is missing or coarse, is the integer operator. The numbers
-stay the same.
+QUANTIZE, as files have it where TFLite's integer form is missing or coarse, is the integer operator. Integers that
+a QUANTIZE brings to the one scale of a CONCATENATION are converted by it. The numbers stay the same.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from mobilenet.graph.graph import Graph, Node, Weights
 from mobilenet.graph.ops import (
     Activation,
     Add,
+    Concat,
     Conv,
     Dense,
     DepthwiseConv,
@@ -54,6 +55,8 @@ def tidied(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
             if readers[source.name] == 1:
                 del nodes[source.name]
             node = replace(node, operator=before.operator, inputs=source.inputs)
+        elif isinstance(node.operator, Concat):
+            node = _converting(graph, nodes, readers, node)
         nodes[node.name] = node
     outputs = {output: renamed.get(value, value) for output, value in graph.outputs.items()}
     return Graph(graph.inputs, tuple(nodes.values()), outputs), kept
@@ -83,6 +86,20 @@ def _is_counted_in_floats(nodes: dict[str, Node], layer: Node, node: Node) -> bo
     counts = table or isinstance(operator, Softmax | L2Normalise)
     both = source is not None and isinstance(source.operator, Dequantise) and isinstance(node.operator, Quantise)
     return counts and both and layer.quantisation is None
+
+
+def _converting(graph: Graph, nodes: dict[str, Node], readers: Counter[str], node: Node) -> Node:
+    """A concatenation that reads its inputs at their own scales; what converted them for it goes."""
+    inputs = []
+    for name in node.inputs:
+        before, kind = nodes.get(name), graph.types[name]
+        converts = before is not None and isinstance(before.operator, Quantise) and readers[name] == 1
+        same = (kind.dtype, kind.quantisation) == (node.dtype, node.quantisation)
+        if converts and same and before is not None and graph.types[before.inputs[0]].integer:
+            del nodes[name]
+            name = before.inputs[0]
+        inputs.append(name)
+    return replace(node, inputs=tuple(inputs))
 
 
 def _join(layer: Node, node: Node, nodes: dict[str, Node], weights: Weights) -> None:

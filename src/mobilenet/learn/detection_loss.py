@@ -108,16 +108,18 @@ def focal_loss(scores: Tensor, wanted: Tensor) -> Tensor:
 def _anchor_free(
     boxes: Tensor, scores: Tensor, objects: Sequence[Objects], priors: Tensor, decoding: Decoding
 ) -> dict[str, Tensor]:
-    """Binary cross entropy with task-aligned targets, 1 - CIoU weighted by them, over the targets' sum."""
+    """Binary cross entropy with task-aligned targets over their sum, and the weighted mean of 1 - CIoU."""
     predicted = decoded_boxes(boxes, priors, decoding)
     distance, wanted = boxes.sum() * 0, torch.zeros_like(scores)
+    weight = 0.0
     for row, found in enumerate(objects):
         with torch.no_grad():
             assigned = aligned_priors(priors, predicted[row], scores[row].sigmoid(), found)
         wanted[row] = assigned.scores
         places = (assigned.matched != NOTHING).nonzero()[:, 0]
         overlap = complete_ious(predicted[row, places], found.boxes[assigned.matched[places]])
-        distance = distance + ((1 - overlap) * assigned.scores[places].sum(-1)).sum()
+        distance = distance + ((1 - overlap) * assigned.weights[places]).sum()
+        weight += float(assigned.weights[places].sum())
     total = wanted.sum().clamp(min=1)
     entropy = F.binary_cross_entropy_with_logits(scores, wanted, reduction="sum")
-    return {"boxes": BOX_WEIGHT * distance / total, "scores": SCORE_WEIGHT * entropy / total}
+    return {"boxes": BOX_WEIGHT * distance / max(weight, 1.0), "scores": SCORE_WEIGHT * entropy / total}

@@ -25,10 +25,12 @@ class Assigned(NamedTuple):
     Attributes:
         matched: int64 (A): the number of its object, -1 for none.
         scores: float (A, classes): of task-aligned assignment, how sure each class should be.
+        weights: float (A): how much its box counts; 1 at each object's best prior.
     """
 
     matched: Tensor
     scores: Tensor
+    weights: Tensor
 
 
 def matched_priors(priors: Tensor, boxes: Tensor, least_iou: float = 0.5) -> Tensor:
@@ -70,7 +72,9 @@ def aligned_priors(
     A prior may learn an object if its centre is in the object's box (one that is smaller than the prior is taken
     to be as large as it, so that small objects are not lost). Of these, the `top` with the highest
     score**alpha * IoU**beta learn it; one that several objects want learns the one that it overlaps most. Its
-    score should be that measure, scaled so that the object's best prior should say the object's best IoU.
+    score should be that measure, scaled so that the object's best prior should say the object's best IoU. Its box
+    counts by the same measure scaled to 1 (TOOD takes the score), so that objects whose boxes are bad still, as
+    those of small objects are at first, are not learnt least of all.
 
     Args:
         priors: (A, 4) centre and size.
@@ -81,7 +85,7 @@ def aligned_priors(
     matched = torch.full((len(priors),), NOTHING, dtype=torch.int64, device=priors.device)
     wanted = torch.zeros_like(scores)
     if not len(objects.labels):
-        return Assigned(matched, wanted)
+        return Assigned(matched, wanted, wanted.sum(-1))
     inside = _centres_inside(priors, objects.boxes)  # (N, A)
     overlaps = pair_ious(objects.boxes, predicted) * inside
     alignment = scores[:, objects.labels].t().clamp(min=0) ** alpha * overlaps**beta
@@ -94,13 +98,11 @@ def aligned_priors(
     positive = chosen.any(dim=0)
     matched[positive] = chosen.to(torch.int8).argmax(dim=0)[positive]
     alignment, overlaps = alignment * chosen, overlaps * chosen
-    scale = overlaps.max(dim=1, keepdim=True).values / alignment.max(dim=1, keepdim=True).values.clamp(
-        min=EPSILON**3
-    )
-    strength = (alignment * scale).max(dim=0).values
+    share = alignment / alignment.max(dim=1, keepdim=True).values.clamp(min=EPSILON**3)
+    strength = (share * overlaps.max(dim=1, keepdim=True).values).max(dim=0).values
     places = positive.nonzero()[:, 0]
     wanted[places, objects.labels[matched[places]]] = strength[places].to(wanted.dtype)
-    return Assigned(matched, wanted)
+    return Assigned(matched, wanted, share.max(dim=0).values.to(wanted.dtype))
 
 
 def _centres_inside(priors: Tensor, boxes: Tensor) -> Tensor:

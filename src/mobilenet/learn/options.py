@@ -12,12 +12,16 @@ from typing import Any
 
 from mobilenet.errors import ArgumentError
 
-TASKS = ("classify", "embed")
+TASKS = ("classify", "detect", "embed", "segment")
 OPTIMIZERS = ("adamw", "sgd", "rmsprop")
 PRECISIONS = ("auto", "bf16", "fp16", "none")
 BAD_PICTURE_MODES = ("skip", "stop")
 CLASS_WEIGHTS = ("none", "auto")
-MARGINS = {"arcface": 0.5, "cosface": 0.35, "triplet": 0.3}
+# The papers' 0.5 and 0.35 are for thousands of identities.
+MARGINS = {"arcface": 0.2, "cosface": 0.15, "triplet": 0.3}
+
+REGIONS = ("none", "dice", "lovasz")
+OUTPUT_STRIDES = (8, 16, 32)
 
 # What `None` means. Fine-tuning: pictures like those that the network knows, few epochs, low rates. From
 # scratch: more epochs and higher rates.
@@ -47,6 +51,31 @@ FROM_SCRATCH: dict[str, Any] = {
 
 # Pictures of identities are cut to their subject: small parts of a face are not to be told apart.
 EMBEDDING: dict[str, Any] = {"crop_area": 0.75}
+# Few identities teach little that holds for others: features move with care, the first layers hardly.
+EMBEDDING_TUNED: dict[str, Any] = {
+    **EMBEDDING,
+    "lr0": {"adamw": 1e-4, "sgd": 3e-3, "rmsprop": 3e-5},
+    "layer_rate": 0.2,
+}
+
+# A detector's head is new and large, and the network below moves with it.
+DETECTING: dict[str, Any] = {
+    "epochs": 60,
+    "lr0": {"adamw": 2e-3, "sgd": 0.03, "rmsprop": 6e-4},
+    "weight_decay": 0.02,
+    "warmup_epochs": 1.0,
+    "layer_rate": 0.3,
+    "crop_area": 0.5,
+}
+DETECTING_FROM_SCRATCH: dict[str, Any] = {"epochs": 200}
+
+
+# A new head learns with the network below it, from few pictures with many pixels each.
+SEGMENTING: dict[str, Any] = {
+    "epochs": 40,
+    "lr0": {"adamw": 1e-3, "sgd": 0.03, "rmsprop": 3e-4},
+    "layer_rate": 0.3,
+}
 
 
 def _option(default: Any, text: str) -> Any:
@@ -62,9 +91,12 @@ class TrainOptions:
     """
 
     data: str = field(
-        metadata={"help": "ROOT/{train,val,test}/CLASS/*, ROOT/CLASS/*, or a CSV file of path,label."}
+        metadata={
+            "help": "ROOT/{train,val,test}/CLASS/*, ROOT/CLASS/*, or a CSV file of path,label. "
+            "detect: Pascal VOC, COCO or YOLO. segment: images/ and masks/, or COCO."
+        }
     )
-    task: str = _option("classify", "What is learnt: classify or embed.")
+    task: str = _option("classify", "What is learnt: classify, detect, embed or segment.")
     model: str = _option("mobilenet_v2", "Network to train from scratch (see `mobilenet list`).")
     width: float | None = _option(
         None, "Width multiplier of the network. Default: its own. With --pretrained: sliced to this width."
@@ -73,6 +105,11 @@ class TrainOptions:
     dialect: str | None = _option(None, "Whose details the network follows: paper, torchvision, timm, keras, ...")
     pretrained: str | None = _option(
         None, "Start from these weights instead: a file, or a name of `mobilenet list --pretrained`."
+    )
+    head: str | None = _option(
+        None,
+        "detect: ssdlite, ssd or yolo; segment: lraspp, deeplabv3 or deeplabv3plus. Default: the model's own, or "
+        "yolo or deeplabv3plus.",
     )
     freeze: str = _option("0", "Do not train the first N blocks, or any layer but the last ('features').")
     epochs: int | None = _option(None, "Passes over the pictures. Default: 8 with --pretrained, else 60.")
@@ -99,6 +136,7 @@ class TrainOptions:
     crop_area: float | None = _option(
         None, "Smallest share of a picture that a random crop keeps. Default: 0.35 or 0.5."
     )
+    mosaic: float = _option(0.0, "detect: share of pictures that are put together from four.")
     flip: float = _option(0.5, "Share of pictures that are mirrored; 0 where left and right matter (text).")
     colour: float = _option(0.2, "How far brightness, contrast and saturation change; 0 is off.")
     dropout: float | None = _option(None, "Dropout before the last layer. Default: the network's own.")
@@ -120,12 +158,16 @@ class TrainOptions:
         None, "embed: numbers of an embedding. Default: the network's own, or 128 in place of a classifier."
     )
     loss: str = _option("arcface", "embed: arcface, cosface or triplet.")
-    margin: float | None = _option(None, "embed: of the loss. Default: arcface 0.5, cosface 0.35, triplet 0.3.")
-    scale: float = _option(30.0, "embed: what arcface and cosface multiply cosines by.")
+    margin: float | None = _option(None, "embed: of the loss. Default: arcface 0.2, cosface 0.15, triplet 0.3.")
+    scale: float = _option(16.0, "embed: what arcface and cosface multiply cosines by.")
     pictures_per_identity: int = _option(4, "embed: pictures of one identity in a batch of the triplet loss.")
     far: float | None = _option(
         None, "embed: false acceptance rate of the model's threshold. Default: best balanced accuracy."
     )
+    output_stride: int | None = _option(
+        None, "segment: 8 (finer, slower), 16 or 32, of the features below a new head. Default: 16."
+    )
+    region: str = _option("none", "segment: a second term of the loss, dice or lovasz, or none.")
     save_period_seconds: float = _option(300.0, "How often the state is saved within an epoch; 0 is never.")
 
     def __post_init__(self) -> None:
@@ -150,11 +192,11 @@ class TrainOptions:
                 )
 
     def _check_the_task_has_its_options(self) -> None:
-        for task, names in OPTIONS_OF_TASKS.items():
-            given = [name for name in names if getattr(self, name) != _default(name)]
-            if given and task != self.task:
-                option = given[0].replace("_", "-")
-                raise ArgumentError(f"--{option} is for --task {task}; the task is {self.task}")
+        for name in dict.fromkeys(name for names in OPTIONS_OF_TASKS.values() for name in names):
+            tasks = [task for task, names in OPTIONS_OF_TASKS.items() if name in names]
+            if getattr(self, name) != _default(name) and self.task not in tasks:
+                option, accepted = name.replace("_", "-"), " or ".join(tasks)
+                raise ArgumentError(f"--{option} is for --task {accepted}; the task is {self.task}")
 
     @property
     def fine_tuning(self) -> bool:
@@ -167,7 +209,12 @@ class TrainOptions:
         if self.fine_tuning and self.width is not None:
             defaults = SLICED
         if self.task == "embed":
-            defaults = {**defaults, **EMBEDDING}
+            tuned = self.fine_tuning and self.width is None
+            defaults = {**defaults, **(EMBEDDING_TUNED if tuned else EMBEDDING)}
+        if self.fine_tuning and self.task == "segment":
+            defaults = {**defaults, **SEGMENTING}
+        if self.task == "detect":
+            defaults = DETECTING if self.fine_tuning else {**FROM_SCRATCH, **DETECTING_FROM_SCRATCH}
         chosen = {name: defaults[name] for name in defaults if getattr(self, name) is None}
         if "lr0" in chosen:
             chosen["lr0"] = chosen["lr0"][self.optimizer]
@@ -195,7 +242,9 @@ FREE_ON_RESUME = (
 # These say something to one task only.
 OPTIONS_OF_TASKS = {
     "classify": ("label_smoothing", "mixup", "cutmix", "class_weights"),
+    "detect": ("head", "mosaic"),
     "embed": ("embedding", "loss", "margin", "scale", "pictures_per_identity", "far"),
+    "segment": ("head", "output_stride", "region", "class_weights"),
 }
 
 
@@ -255,6 +304,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "resolution": (lambda v: isinstance(v, int) and 32 <= v <= 4096, "a whole number from 32 to 4096"),
     "dialect": _text(),
     "pretrained": _text(),
+    "head": _text(),
     "freeze": (_is_freeze, "a whole number of blocks, or features"),
     "epochs": _whole(1),
     "batch": _whole(1),
@@ -272,6 +322,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "cutmix": _at_least(0),
     "randaugment": (lambda v: isinstance(v, int) and 0 <= v <= 10, "a whole number from 0 to 10"),
     "crop_area": (lambda v: _number(v) and 0 < v <= 1, "a number above 0, at most 1"),
+    "mosaic": _within(0, 1),
     "flip": _within(0, 1),
     "colour": _below(0, 1),
     "dropout": _below(0, 1),
@@ -294,5 +345,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "scale": _above(0),
     "pictures_per_identity": _whole(2),
     "far": (lambda v: _number(v) and 0 < v < 1, "a number above 0 and below 1"),
+    "output_stride": (lambda v: v in OUTPUT_STRIDES, ", ".join(map(str, OUTPUT_STRIDES))),
+    "region": _one_of(REGIONS),
     "save_period_seconds": _at_least(0),
 }

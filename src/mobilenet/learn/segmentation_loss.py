@@ -74,10 +74,11 @@ def cross_entropy(
         class_weights: float (classes), or none.
         label_smoothing: 0 to 1.
     """
-    scores, classes = _pixels(logits, target)
-    if not len(classes):
+    scores, classes = _maps(logits, target)
+    if not (classes != IGNORED).any():
         return logits.sum() * 0  # keeps the graph: every process of several must have a gradient
-    return F.cross_entropy(scores, classes, weight=class_weights, label_smoothing=label_smoothing)
+    how = {"ignore_index": IGNORED, "label_smoothing": label_smoothing}
+    return F.cross_entropy(scores, classes, weight=class_weights, **how)  # type: ignore[arg-type]
 
 
 def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
@@ -86,14 +87,16 @@ def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     The coefficient of a class over the whole batch is (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth), with the
     softmax p and the truth t.
     """
-    scores, classes = _pixels(logits, target)
-    if not len(classes):
+    scores, classes = _maps(logits, target)
+    known = classes != IGNORED
+    if not known.any():
         return logits.sum() * 0
-    shares = scores.softmax(1)
-    truth = F.one_hot(classes, shares.shape[1]).to(shares.dtype)
-    both = (shares * truth).sum(0)
-    dice = (2 * both + smooth) / (shares.sum(0) + truth.sum(0) + smooth)
-    return 1 - dice[truth.any(0)].mean()
+    shares = scores.softmax(1) * known[:, None]
+    numbers = torch.arange(scores.shape[1], device=classes.device)[:, None, None]
+    truth = (classes[:, None] == numbers).to(shares.dtype)
+    both, found, there = (value.sum((0, 2, 3)) for value in (shares * truth, shares, truth))
+    dice = (2 * both + smooth) / (found + there + smooth)
+    return 1 - dice[there > 0].mean()
 
 
 def lovasz_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -125,13 +128,23 @@ def _jaccard_steps(truth: Tensor) -> Tensor:
 
 def _pixels(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """(pixels, classes) scores as float32 and (pixels) classes of all pixels that have one."""
+    _check(logits, target)
+    known = target != IGNORED
+    return logits[known].float(), target[known].long()
+
+
+def _maps(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, classes, H, W) scores as float32, whose softmax is fast in this order, and (B, H, W) classes."""
+    _check(logits, target)
+    return logits.permute(0, 3, 1, 2).float().contiguous(), target.long()
+
+
+def _check(logits: Tensor, target: Tensor) -> None:
     if logits.ndim != 4 or target.shape != logits.shape[:3]:
         raise ArgumentError(
             f"logits are {tuple(logits.shape)} and the class map {tuple(target.shape)}: (B, H, W, classes) and "
             "(B, H, W) are needed"
         )
-    known = target != IGNORED
-    return logits[known].float(), target[known].long()
 
 
 def class_weights(pixels: NDArray[np.int64], power: float = 0.5) -> tuple[float, ...]:

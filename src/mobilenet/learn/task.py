@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 TASKS = {
     "classify": ("mobilenet.learn.classify", "Classify"),
+    "detect": ("mobilenet.learn.detect", "Detect"),
     "embed": ("mobilenet.learn.embed", "Embed"),
+    "segment": ("mobilenet.learn.segment", "Segment"),
 }
 
 

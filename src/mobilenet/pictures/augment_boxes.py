@@ -109,6 +109,13 @@ def plain_boxes(sample: Boxed, preprocessing: Preprocessing) -> Boxed:
 def moved(
     sample: Boxed, window: Corners, place: Corners, visible: float
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """A sample's boxes and classes by `moved_boxes`."""
+    return moved_boxes(sample.boxes, sample.labels, window, place, visible)
+
+
+def moved_boxes(
+    boxes: NDArray[np.float32], labels: NDArray[np.int64], window: Corners, place: Corners, visible: float
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The boxes of a picture when a window of it is resized to a place: cut there, without those of which less
     than the share `visible` is inside, or less than 2 pixels are left.
     """
@@ -116,11 +123,11 @@ def moved(
         [(place[2] - place[0]) / (window[2] - window[0]), (place[3] - place[1]) / (window[3] - window[1])]
     )
     start, corner = np.array([window[0], window[1]]), np.array([place[0], place[1]])
-    boxes = (sample.boxes.reshape(-1, 2, 2) - start) * scale + corner
-    cut = np.clip(boxes, corner, np.array([place[2], place[3]]))
-    sides, before = cut[:, 1] - cut[:, 0], boxes[:, 1] - boxes[:, 0]
+    there = (boxes.reshape(-1, 2, 2) - start) * scale + corner
+    cut = np.clip(there, corner, np.array([place[2], place[3]]))
+    sides, before = cut[:, 1] - cut[:, 0], there[:, 1] - there[:, 0]
     stays = (sides.min(axis=1) >= LEAST_SIDE) & (sides.prod(axis=1) >= visible * before.prod(axis=1))
-    return cut[stays].reshape(-1, 4).astype(np.float32), sample.labels[stays]
+    return cut[stays].reshape(-1, 4).astype(np.float32), labels[stays]
 
 
 def _view(

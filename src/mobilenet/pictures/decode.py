@@ -21,7 +21,7 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -117,6 +117,17 @@ def decode_stored(path: str | os.PathLike[str]) -> Image.Image:
         raise ImageError(f"{_name_of(path)}: {error}") from error.__cause__
     except Exception as error:  # as in `decode_image`
         raise ImageError(f"{_name_of(path)}: cannot be decoded: {_one_line(error)}") from error
+
+
+def is_decoded(picture: Picture) -> TypeGuard[NDArray[np.uint8]]:
+    """Whether a picture is an array [H, W, 3] that `decode` would give as it is."""
+    return (
+        isinstance(picture, np.ndarray)
+        and picture.dtype == np.uint8
+        and picture.ndim == 3
+        and picture.shape[2] == 3
+        and 0 < picture.shape[0] * picture.shape[1] <= MAX_PIXELS
+    )
 
 
 def pixel_view(image: Image.Image) -> NDArray[np.uint8]:

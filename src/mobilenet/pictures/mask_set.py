@@ -149,7 +149,9 @@ def check_masks(folder: MaskFolder, *, on_bad: str = "stop", progress: Progress 
             good.append(sample)
         kept[split] = tuple(good)
     if bad and on_bad == "stop":
-        raise DataError(listed(folder.root, f"of {total} pictures or masks cannot be used; on_bad=skip", bad))
+        raise DataError(
+            listed(folder.root, f"of {total} pictures or masks cannot be used; on_bad_picture=skip", bad)
+        )
     _check_rest(folder, kept, pixels)
     return Survey(replace(folder, splits=kept, skipped=(*folder.skipped, *bad)), pixels)
 

@@ -69,7 +69,7 @@ def read_masks(
     else:
         raise DataError(f"{root}: is neither a folder with images/ and masks/ nor a .json file of COCO's form")
     if found.skipped and on_missing == "stop":
-        raise DataError(listed(root, "pictures or masks have no other half; on_missing=skip", found.skipped))
+        raise DataError(listed(root, "pictures or masks have no other half; on_bad_picture=skip", found.skipped))
     if not any(found.splits.values()):
         raise DataError(f"{root}: has no picture with a mask")
     return replace(found, splits=_complete(root, found.splits, fractions, seed))

@@ -54,7 +54,7 @@ from PIL import Image
 
 from mobilenet.errors import ArgumentError, ModelFileError
 from mobilenet.pictures import native_pass
-from mobilenet.pictures.decode import MAX_PIXELS, Picture, decode_image, pixel_view
+from mobilenet.pictures.decode import MAX_PIXELS, Picture, decode_image, is_decoded, pixel_view
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -278,7 +278,9 @@ class Preprocessing:
             )
         return pixels
 
-    def _decoded(self, picture: Picture) -> Image.Image:
+    def _decoded(self, picture: Picture) -> Image.Image | NDArray[np.uint8]:
+        if is_decoded(picture):
+            return picture
         return decode_image(picture, scale=self.decoding_scale if self.reduced_decoding else None)
 
     def _passed(self, image: Image.Image | NDArray[np.uint8], table: NDArray[Any] | None) -> NDArray[Any]:

@@ -2,37 +2,47 @@
 
 Everything gives `Frame`s, upright RGB. A camera or stream is live: where it breaks off it is opened again, after
 pauses that double from half a second to half a minute. A film that is damaged inside, or ends in mid-frame, gives
-what can be decoded, and `Frames.damaged` counts what cannot. Memory stays flat: one frame is held at a time.
+what can be decoded; what cannot, or only in part, is left out, counted and named. Memory stays flat: one frame is
+held at a time. `pictures/video_decode.py` is the part that knows PyAV.
 """
 
 from __future__ import annotations
 
+import os
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenet.errors import ArgumentError, ImageError, MissingExtraError
-from mobilenet.pictures.decode import MAX_PIXELS, decode
-from mobilenet.pictures.walk import is_file, is_folder, is_picture_name, list_folder
+from mobilenet.errors import ArgumentError, ImageError
+from mobilenet.pictures.walk import is_fifo, is_file, is_folder
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a broken stream is opened again
-OPEN_SECONDS, READ_SECONDS = 10.0, 10.0  # that a stream may take before it counts as broken
 STREAMS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-_CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
-_PATTERN = re.compile(r"%0?(\d*)d")
-# A film on the disk may name others (playlists): these are read from the disk too, never from the network.
-_FILE_OPTIONS = {"protocol_whitelist": "file,crypto,data"}
+_PASSWORD = re.compile(r"^([a-z][a-z0-9+.-]+://[^/@:]*:)[^/@]*@", re.IGNORECASE)
+PATTERN = re.compile(r"%0?(\d*)d")
+FIRST_ATTEMPTS = 3  # before there was a frame: it may be a slip of the pen
+MAX_RATE = 1000
+SHORTEST = 1 / MAX_RATE  # seconds between a frame and the next after the source was away
+MAX_NAMED = 20  # of damaged frames, so that a day of bad weather does not fill the memory
 
-Sleep = Callable[[float], None]
+Sleep = Callable[[float], object]
+Opened = Callable[["Frames"], Iterator["Decoded"]]
+
+
+class Decoded(NamedTuple):
+    """A picture that a source gives: its time as the source counts, how long it took, and its pixels on demand."""
+
+    seconds: float | None
+    milliseconds: float
+    pixels: Callable[[], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -41,13 +51,18 @@ class Frame:
 
     Attributes:
         number: counted from 0 in this source; frames that could not be decoded are not counted.
-        seconds: since the source's beginning, as it says itself; none if it does not.
+        seconds: since the source's beginning, as it says itself; none if it does not. Of a live source since its
+            first frame; the time that it was away counts.
         pixels: uint8 (height, width, 3), upright RGB.
+        milliseconds: that decoding took, without the time that was waited for the source.
+        made: when it was decoded, as `time.perf_counter` counts.
     """
 
     number: int
     seconds: float | None
     pixels: NDArray[np.uint8]
+    milliseconds: float = 0.0
+    made: float = field(default_factory=time.perf_counter, compare=False)
 
 
 @dataclass
@@ -58,41 +73,101 @@ class Frames:
         source: as it was given.
         live: whether it is a camera or network stream, which does not wait for whoever reads it.
         rate: frames a second, as it says itself; none if it does not. Known once it is opened.
-        damaged: how many packets or pictures could not be decoded, so far.
+        every: only each n-th frame is given (0, n, 2 n, ...); the others are decoded, because later ones need
+            them, but not made pixels of.
+        damaged: how many packets or pictures could not be decoded, or only in part, so far.
+        damage: where the first of these were, in words.
         reconnections: how often a live source was opened again, so far.
+        notice: is told, in words, of what is damaged and of broken connections.
     """
 
     source: str
     live: bool
-    _opened: Callable[[Frames], Iterator[tuple[float | None, NDArray[np.uint8]]]] = field(repr=False)
+    _opened: Opened = field(repr=False)
     attempts: int = 10
     sleep: Sleep = field(default=time.sleep, repr=False)
+    every: int = 1
     rate: float | None = None
     damaged: int = 0
+    damage: list[str] = field(default_factory=list)
     reconnections: int = 0
+    notice: Callable[[str], None] | None = field(default=None, repr=False)
+    _seen: int = field(default=0, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The source as messages and results name it: without the password that an address may hold."""
+        return _PASSWORD.sub(r"\1***@", self.source)
 
     def __iter__(self) -> Iterator[Frame]:
         """Raises `ImageError` if it cannot be opened, holds no frame, or stays away for `attempts` openings."""
-        number = failures = 0
+        failures, clock = 0, _Clock()
         while True:
             error: ImageError | None = None
+            clock.reopen()
             try:
-                for seconds, pixels in self._opened(self):
+                for decoded in self._opened(self):
                     failures = 0
-                    yield Frame(number, seconds, pixels)
-                    number += 1
+                    yield from self._frame(decoded, clock)
             except ImageError as reason:
                 error = reason
             if not self.live:
-                if error or not number:
-                    raise error or ImageError(f"{self.source}: holds no frame that can be decoded")
+                if error or not self._seen:
+                    raise error or ImageError(f"{self.name}: holds no frame that can be decoded")
                 return
             failures += 1
-            if failures > self.attempts:
+            allowed = self.attempts if self._seen else min(self.attempts, FIRST_ATTEMPTS)
+            if failures > allowed:
                 said = f": {error}" if error else ""
-                raise ImageError(f"{self.source}: gave no frame in {self.attempts} openings; gave up{said}")
+                raise ImageError(f"{self.name}: gave no frame in {allowed} openings; gave up{said}")
+            self._say(f"{error or f'{self.name}: broke off'}; opened again in {pause(failures):g} s")
             self.sleep(pause(failures))
             self.reconnections += 1
+
+    def skip(self, reason: str) -> None:
+        """Counts and names a picture that is left out."""
+        self.damaged += 1
+        text = f"{self.name}: after {self._seen} frames: {reason}; left out"
+        if len(self.damage) < MAX_NAMED:
+            self.damage.append(text)
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        if self.notice is not None:
+            self.notice(text)
+
+    def _frame(self, decoded: Decoded, clock: _Clock) -> Iterator[Frame]:
+        """The frame, if it is one of those that are given."""
+        number, self._seen = self._seen, self._seen + 1
+        seconds = clock.seconds(decoded.seconds) if self.live else decoded.seconds
+        if number % self.every == 0:
+            start = time.perf_counter()
+            pixels = decoded.pixels()
+            spent = decoded.milliseconds + (time.perf_counter() - start) * 1e3
+            yield Frame(number, seconds, pixels, spent)
+
+
+class _Clock:
+    """Seconds since the first frame of a source whose own clock begins anew, anywhere, at every opening."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._first: float | None = None
+        self._away, self._last = 0.0, -SHORTEST
+
+    def reopen(self) -> None:
+        self._first = None
+
+    def seconds(self, own: float | None) -> float:
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now
+        if own is None:
+            return now - self._began
+        if self._first is None:  # it may have sent faster than time runs
+            self._first, self._away = own, max(now - self._began, self._last + SHORTEST)
+        self._last = max(self._last, self._away + own - self._first)
+        return self._last
 
 
 def pause(failures: int) -> float:
@@ -100,125 +175,119 @@ def pause(failures: int) -> float:
     return float(min(FIRST_PAUSE * 2.0 ** min(failures - 1, 30), LONGEST_PAUSE))
 
 
-def open_frames(source: str | int | Path, *, attempts: int = 10, sleep: Sleep = time.sleep) -> Frames:
+def open_frames(
+    source: str | int | os.PathLike[str],
+    *,
+    attempts: int = 10,
+    sleep: Sleep = time.sleep,
+    every: int = 1,
+    fps: float | None = None,
+    low_delay: bool = False,
+    notice: Callable[[str], None] | None = None,
+) -> Frames:
     """The frames of a source. It is opened when the first one is asked for.
 
     Args:
-        source: a film's file; a folder of pictures, or a pattern such as `frames/%04d.png`; a camera's number (0,
-            or "0"); the address of a stream (rtsp://, http://, ...).
-        attempts: how many openings in a row of a live source may give no frame.
+        source: a film's file, or a named pipe that carries one; a folder of pictures, or a pattern such as
+            `frames/%04d.png`; a camera's number (0, or "0"); the address of a stream (rtsp://, http://, ...).
+        attempts: how many openings in a row of a live source may give no frame; before its first, at most 3.
         sleep: waits between these.
+        every: only each n-th frame is given.
+        fps: of a folder or pattern, how many pictures a second it is; then its frames have `seconds`.
+        low_delay: decode each frame at once, rather than several side by side, each of them later.
+        notice: see `Frames`.
 
     Raises:
         ArgumentError: no such file or folder, another kind of address, or an impossible number.
-        MissingExtraError: PyAV is needed and not installed.
     """
-    if type(attempts) is not int or attempts < 0:
-        raise ArgumentError(f"attempts is {attempts!r}: a whole number from 0 is needed")
-    name = str(source)
-    if name.isascii() and name.isdigit():
-        return Frames(name, True, _camera, attempts, sleep)
-    if scheme := _SCHEME.match(name):
+    _check_numbers(attempts, every, fps)
+    name, path = str(source), Path(source) if not isinstance(source, int) else Path(str(source))
+    if type(source) is int and source < 0:
+        raise ArgumentError(f"there is no camera {source}: they are counted from 0")
+    live = False
+    opened: Opened = partial(_of_film, low_delay=low_delay)
+    if is_address(name) and name.isdigit():
+        live, opened = True, _of_camera
+    elif scheme := _SCHEME.match(name):
         if scheme[1].lower() not in STREAMS:
             raise ArgumentError(f"{name}: addresses of {', '.join(STREAMS)} are read, not {scheme[1]}")
-        return Frames(name, True, _stream, attempts, sleep)
-    path = Path(name)
-    if is_folder(path) or _PATTERN.search(path.name):
-        return Frames(name, False, _pictures)
-    if not is_file(path):
+        live, opened = True, _of_stream
+    elif is_folder(path) or PATTERN.search(path.name):
+        return Frames(name, False, partial(_of_folder, fps=fps), every=every, rate=fps, notice=notice)
+    elif not (is_file(path) or is_fifo(path)):
         raise ArgumentError(f"{name}: no such film, folder, camera or stream")
-    return Frames(name, False, _film)
+    if fps is not None:
+        raise ArgumentError(f"{name}: has a frame rate of its own; fps is for a folder or pattern of pictures")
+    return Frames(name, live, opened, attempts, sleep, every, notice=notice)
 
 
-def _pictures(frames: Frames) -> Iterator[tuple[float | None, NDArray[np.uint8]]]:
-    """A folder's pictures, or those of a pattern, in the order of the numbers in their names."""
-    path = Path(frames.source)
-    folder, pattern = (path, None) if is_folder(path) else (path.parent, _as_expression(path.name))
-    if not is_folder(folder):
-        raise ImageError(f"{frames.source}: there is no folder {folder}")
-    found = [
-        p for p in list_folder(folder) if is_picture_name(p) and (pattern is None or pattern.fullmatch(p.name))
-    ]
-    for picture in sorted(found, key=_by_numbers):
-        try:
-            yield None, decode(picture)
-        except ImageError:
-            frames.damaged += 1
+def open_pictures(
+    paths: Sequence[Path],
+    name: str,
+    *,
+    fps: float,
+    every: int = 1,
+    notice: Callable[[str], None] | None = None,
+) -> Frames:
+    """Pictures as the frames of a film of `fps` frames a second, in the order of the numbers in their names.
+
+    Args:
+        paths: the pictures.
+        name: what messages call the source.
+        fps, every, notice: as for `open_frames`.
+
+    Raises:
+        ArgumentError: an impossible number.
+    """
+    _check_numbers(0, every, fps)
+    opened = partial(_of_list, list(paths), fps)
+    return Frames(name, False, opened, every=every, rate=fps, notice=notice)
 
 
-def _as_expression(name: str) -> re.Pattern[str]:
-    """A name with %d or %04d in it as an expression."""
-    found = _PATTERN.search(name)
-    assert found is not None
-    before, after = re.escape(name[: found.start()]), re.escape(name[found.end() :])
-    return re.compile(f"{before}\\d{{{min(int(found[1] or 1), 99)},}}{after}")
+def is_address(source: str) -> bool:
+    """Whether this is a camera's number or has the form of an address."""
+    return (source.isascii() and source.isdigit()) or _SCHEME.match(source) is not None
 
 
-def _by_numbers(path: Path) -> list[tuple[int, str]]:
-    parts = re.split(r"(\d+)", path.name)
-    return [(int(part), "") if part.isascii() and part.isdigit() else (-1, part) for part in parts]
+def is_pattern(source: str) -> bool:
+    """Whether this is a pattern of pictures' names, with %d or %04d in it."""
+    return PATTERN.search(Path(source).name) is not None
 
 
-def _film(frames: Frames) -> Iterator[tuple[float | None, NDArray[np.uint8]]]:
-    yield from _decoded(frames, frames.source, options=_FILE_OPTIONS)
+def _check_numbers(attempts: int, every: int, fps: float | None) -> None:
+    if type(attempts) is not int or attempts < 0:
+        raise ArgumentError(f"attempts is {attempts!r}: a whole number from 0 is needed")
+    if type(every) is not int or every < 1:
+        raise ArgumentError(f"every is {every!r}: a whole number from 1 is needed")
+    if fps is not None and not 0 < fps <= MAX_RATE:
+        raise ArgumentError(f"fps is {fps!r}: a number above 0, up to {MAX_RATE}, is needed")
 
 
-def _camera(frames: Frames) -> Iterator[tuple[float | None, NDArray[np.uint8]]]:
-    kind, name = _CAMERAS.get(sys.platform, _CAMERAS["linux"])
-    yield from _decoded(frames, name.format(frames.source), format=kind)
+def _of_film(frames: Frames, *, low_delay: bool) -> Iterator[Decoded]:
+    from mobilenet.pictures.video_decode import decoded_film
+
+    yield from decoded_film(frames, low_delay=low_delay)
 
 
-def _stream(frames: Frames) -> Iterator[tuple[float | None, NDArray[np.uint8]]]:
-    options = {"rtsp_transport": "tcp"} if frames.source.lower().startswith("rtsp") else {}
-    yield from _decoded(frames, frames.source, options=options, timeout=(OPEN_SECONDS, READ_SECONDS))
+def _of_camera(frames: Frames) -> Iterator[Decoded]:
+    from mobilenet.pictures.video_decode import decoded_camera
+
+    yield from decoded_camera(frames)
 
 
-def _decoded(frames: Frames, place: str, **words: Any) -> Iterator[tuple[float | None, NDArray[np.uint8]]]:
-    """Opens, and gives (seconds, pixels) until it ends or breaks off; `ImageError` if it cannot be opened."""
-    try:
-        import av
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("reading films, cameras and streams", "video") from error
-    try:
-        container = av.open(place, **words)
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise ImageError(f"{frames.source}: cannot be opened: {_one_line(error)}") from error
-    with container:
-        if not container.streams.video:
-            raise ImageError(f"{frames.source}: holds no moving pictures")
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        rate = stream.average_rate or stream.guessed_rate
-        frames.rate = float(rate) if rate else None
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except (av.error.FFmpegError, OSError):  # it breaks off: a live source is opened again
-                frames.damaged += 1
-                return
-            try:
-                decoded = packet.decode()
-            except (av.error.FFmpegError, ValueError):
-                frames.damaged += 1
-                continue
-            for picture in decoded:
-                yield picture.time, _pixels(frames.source, picture)
+def _of_stream(frames: Frames) -> Iterator[Decoded]:
+    from mobilenet.pictures.video_decode import decoded_stream
+
+    yield from decoded_stream(frames)
 
 
-def _pixels(source: str, picture: Any) -> NDArray[np.uint8]:
-    """A decoded picture as upright RGB; its rotation is counted against the clock, as FFmpeg's display matrix."""
-    if picture.width * picture.height > MAX_PIXELS:
-        raise ImageError(f"{source}: {picture.width} x {picture.height} is more than {MAX_PIXELS:,} pixels")
-    pixels: NDArray[np.uint8] = picture.to_ndarray(format="rgb24")
-    turns = 0
-    with suppress(AttributeError):
-        turns = round(picture.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+def _of_folder(frames: Frames, *, fps: float | None) -> Iterator[Decoded]:
+    from mobilenet.pictures.video_pictures import folder_pictures
+
+    yield from folder_pictures(frames, fps)
 
 
-def _one_line(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(str(text).split())[:200] or type(error).__name__
+def _of_list(paths: Sequence[Path], fps: float, frames: Frames) -> Iterator[Decoded]:
+    from mobilenet.pictures.video_pictures import decoded_pictures
+
+    yield from decoded_pictures(paths, fps, frames)

@@ -29,6 +29,11 @@ def is_file(path: Path) -> bool:
     return stat.S_ISREG(_mode(path))
 
 
+def is_fifo(path: Path) -> bool:
+    """Say whether there is a named pipe, through links too."""
+    return stat.S_ISFIFO(_mode(path))
+
+
 def list_folder(folder: Path) -> list[Path]:
     """Return what a folder holds, sorted by name (by code point: the same on every machine), dot names left out.
 

@@ -8,7 +8,7 @@ that reach it and its rounded weights. Layers are corrected in order, so that ea
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +30,9 @@ def correct_biases(
     ranges: dict[str, Range],
     batch: np.ndarray,
     keep_float: Collection[str] = (),
+    *,
+    rounded: Weights | None = None,
+    weight_scales: Mapping[str, np.ndarray] | None = None,
 ) -> Weights:
     """Weights of the float graph whose integer form has the float network's mean outputs.
 
@@ -39,19 +42,22 @@ def correct_biases(
         ranges: of every value of the graph.
         batch: float32 (N, ...): the pictures whose mean counts. All of them are held at each layer at once.
         keep_float: as for `to_integers`.
+        rounded: what integers are made of, where that is not `weights`.
+        weight_scales: as for `to_integers`.
 
     Returns:
-        The weights, with other biases where a layer has one.
+        The weights that integers are made of, with other biases where a layer has one.
     """
     (source,) = graph.inputs
-    integer, tensors = to_integers(graph, weights, ranges, keep_float)
+    rounded = weights if rounded is None else rounded
+    integer, tensors = to_integers(graph, rounded, ranges, keep_float, weight_scales)
     correcting = _Correcting(graph, weights, integer, tensors)
     kind = integer.inputs[source]
     assert kind.quantisation is not None
     correcting.start(source, batch, quantise_array(batch, kind.quantisation, kind.dtype))
     for node in integer.nodes:
         correcting.step(node)
-    return correcting.corrected
+    return {**rounded, **correcting.corrected}
 
 
 class _Correcting:
@@ -60,7 +66,7 @@ class _Correcting:
     def __init__(self, graph: Graph, weights: Weights, integer: Graph, tensors: Weights) -> None:
         self.graph, self.weights, self.integer = graph, weights, integer
         self.tensors = dict(tensors)
-        self.corrected = dict(weights)
+        self.corrected: Weights = {}
         self.real: Values = {}
         self.stored: Values = {}
         self.own = {node.name: node for node in graph.nodes}

@@ -1,7 +1,8 @@
 """Quantising within a budget: the cheapest network in integers that is nearly as good as the float one.
 
 1. Every way to choose ranges, with and without equalisation, is calibrated on some pictures and tried on others;
-   the best get their biases corrected. The one whose scores are nearest to the float network's wins.
+   the best get weights that make up for each other's rounding, and corrected biases. The one whose scores are
+   nearest to the float network's wins.
 2. It is measured on held-out pictures. If it is worse than the budget allows, the layers that do the most harm on
    their own stay in float, as few as are needed (`search`).
 3. If too many would have to, weights and ranges are trained with rounding, where that is allowed (`retrain`), and
@@ -22,6 +23,8 @@ import numpy as np
 from mobilenet.errors import ArgumentError, ModelFileError
 from mobilenet.graph.graph import Graph, Weights
 from mobilenet.model import Model
+from mobilenet.pictures.boxes import BoxedPicture
+from mobilenet.pictures.palette import ClassMap
 from mobilenet.quantise.bias import correct_biases
 from mobilenet.quantise.equalise import equalise, pairs
 from mobilenet.quantise.integer import to_integers
@@ -34,9 +37,11 @@ from mobilenet.quantise.options import QuantiseOptions
 from mobilenet.quantise.pictures import Drawn, draw_pictures
 from mobilenet.quantise.quantise import check_quantisable, picture_range
 from mobilenet.quantise.ranges import Range
+from mobilenet.quantise.rounding import compensated
 
 CORRECTION_PICTURES = 16  # all of them are held at each layer at once
-CORRECTED = 3  # of the best trials get their biases corrected: what clips least may gain most
+COMPENSATION_PICTURES = 32
+IMPROVED = 3  # of the best trials, equalised or not, get other weights: what is worst before may gain most
 
 Progress = Callable[[str, int, int], None]
 
@@ -49,7 +54,9 @@ class Prepared:
         graph, weights: lowered, float.
         ranges: of every value.
         method: how they were chosen.
-        equalised, corrected: what was done to the weights.
+        equalised, compensated, corrected: what was done to the weights.
+        exact: the weights before they made up for rounding (`compensated`, `correct_biases`): those of layers that
+            stay in float; None where they are `weights`.
         weight_scales: of linear layers by node, float64 (channels), where they were learnt.
         trained: whether weights and ranges learnt together, with rounding (`retrain`).
     """
@@ -62,14 +69,21 @@ class Prepared:
     corrected: bool = False
     weight_scales: Mapping[str, np.ndarray] | None = None
     trained: bool = False
+    compensated: bool = False
+    exact: Weights | None = None
 
     def integers(self, keep_float: Collection[str] = ()) -> tuple[Graph, Weights]:
         """The integer graph and its weights; see `to_integers`."""
-        return to_integers(self.graph, self.weights, self.ranges, keep_float, self.weight_scales)
+        weights = self.weights
+        if self.exact is not None and keep_float:
+            kept = set(keep_float)
+            weights = {n: self.exact[n] if n.rpartition(".")[0] in kept else w for n, w in weights.items()}
+        return to_integers(self.graph, weights, self.ranges, keep_float, self.weight_scales)
 
     def describe(self) -> str:
         """In words, for people."""
-        steps = [self.method, *["equalised"] * self.equalised, *["biases corrected"] * self.corrected]
+        steps = [self.method, *["equalised"] * self.equalised, *["rounding compensated"] * self.compensated]
+        steps += ["biases corrected"] * self.corrected
         steps += ["trained with rounding"] * self.trained
         return ", ".join(steps)
 
@@ -83,9 +97,15 @@ class Judge:
     measure: Measure
 
     @classmethod
-    def of(cls, model: Model, pixels: np.ndarray, labels: tuple[int, ...] | None) -> Judge:
+    def of(
+        cls,
+        model: Model,
+        pixels: np.ndarray,
+        labels: tuple[int, ...] | None,
+        truth: tuple[BoxedPicture, ...] | tuple[ClassMap, ...] | None = None,
+    ) -> Judge:
         """A judge who knows the float model's answers."""
-        return cls(model, pixels, Measure.of(model, pixels, labels))
+        return cls(model, pixels, Measure.of(model, pixels, labels, truth))
 
     def outputs(self, prepared: Prepared, keep_float: Collection[str] = ()) -> np.ndarray:
         """What a candidate says of the pictures: real numbers (N, ...)."""
@@ -152,7 +172,7 @@ def draw(model: Model, data: str | os.PathLike[str], options: QuantiseOptions, o
 
     calibration = pixels(drawn.calibration)
     trial = calibration if drawn.trial == drawn.calibration else pixels(drawn.trial)
-    held_out = Judge.of(model, pixels(drawn.held_out), drawn.labels)
+    held_out = Judge.of(model, pixels(drawn.held_out), drawn.labels, drawn.truth)
     return Sets(drawn, calibration, Judge.of(model, trial, None), held_out)
 
 
@@ -176,17 +196,22 @@ def calibrate(sets: Sets, options: QuantiseOptions, on_progress: Progress) -> St
     for done, candidate in enumerate(candidates):
         on_progress("choosing ranges", done, len(candidates))
         tried.append((judge.measure.noise(judge.outputs(candidate)), candidate))
-    best = sorted(tried, key=_noise)[:CORRECTED]
+    considered = tried
+    if options.compensate is not False:
+        kinds = [[trial for trial in tried if trial[1].equalised == kind] for kind in (False, True)]
+        made = _compensated(sets, [candidate for kind in kinds for _, candidate in _best(kind)], on_progress)
+        new = [(judge.measure.noise(judge.outputs(candidate)), candidate) for candidate in made]
+        tried, considered = tried + new, new if options.compensate else tried + new
     if options.correct_bias is not False:
-        corrected = [_corrected(model, sets.calibration, candidate) for _, candidate in best]
-        best = [(judge.measure.noise(judge.outputs(candidate)), candidate) for candidate in corrected]
-        tried += best
-    chosen = min(best if options.correct_bias else tried, key=_noise)[1]
+        made = [_corrected(model, sets.calibration, candidate) for _, candidate in _best(considered)]
+        new = [(judge.measure.noise(judge.outputs(candidate)), candidate) for candidate in made]
+        tried, considered = tried + new, new if options.correct_bias else considered + new
+    chosen = _best(considered)[0][1]
     return Start(chosen, tuple(Trial(candidate.describe(), noise) for noise, candidate in tried))
 
 
-def _noise(trial: tuple[float, Prepared]) -> float:
-    return trial[0]
+def _best(tried: list[tuple[float, Prepared]]) -> list[tuple[float, Prepared]]:
+    return sorted(tried, key=lambda trial: trial[0])[:IMPROVED]
 
 
 def _candidates(
@@ -219,11 +244,29 @@ def _batches(model: Model, pictures: np.ndarray, on_progress: Callable[[int, int
         yield model.preprocessing.normalise(pixels[None])
 
 
+def _compensated(sets: Sets, candidates: list[Prepared], on_progress: Progress) -> list[Prepared]:
+    """The same with other roundings of weights, which the ranges of values have no part in."""
+    model, pictures = sets.chooser.model, sets.calibration[:COMPENSATION_PICTURES]
+    tell = partial(on_progress, "compensating rounding")
+    known: dict[bool, tuple[Weights, Weights]] = {}
+    found = []
+    for one in candidates:
+        if one.equalised not in known:
+            batches = partial(_batches, model, pictures, tell)
+            known[one.equalised] = compensated(one.graph, one.weights, batches)
+        weights, scales = known[one.equalised]
+        made = replace(one, weights=weights, weight_scales=scales, exact=one.weights, compensated=True)
+        found.append(made)
+    return found
+
+
 def _corrected(model: Model, pixels: np.ndarray, prepared: Prepared) -> Prepared:
     assert model.preprocessing is not None
     batch = model.preprocessing.normalise(pixels[:CORRECTION_PICTURES])
-    weights = correct_biases(prepared.graph, prepared.weights, prepared.ranges, batch)
-    return replace(prepared, weights=weights, corrected=True)
+    graph, exact = prepared.graph, prepared.weights if prepared.exact is None else prepared.exact
+    rounded, scales = prepared.weights, prepared.weight_scales
+    weights = correct_biases(graph, exact, prepared.ranges, batch, rounded=rounded, weight_scales=scales)
+    return replace(prepared, weights=weights, exact=exact, corrected=True)
 
 
 def layers_of(prepared: Prepared) -> list[Layer]:

@@ -111,7 +111,8 @@ class LearnedIntegers(nn.Module):
         for own in self.own.values():
             weights |= own.weights()
         scales = {name: own.scale().numpy() for name, own in self.own.items()}
-        return replace(self.start, weights=weights, ranges=ranges, weight_scales=scales, trained=True)
+        made = {"weights": weights, "ranges": ranges, "weight_scales": scales}
+        return replace(self.start, **made, exact=None, trained=True)  # type: ignore[arg-type]
 
 
 class LinearSteps(nn.Module):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -12,7 +13,12 @@ from mobilenet.errors import ArgumentError
 from mobilenet.files.contents import ModelContents
 from mobilenet.model import Model
 
+if TYPE_CHECKING:
+    from mobilenet.pictures.boxes import BoxedPicture
+    from mobilenet.pictures.palette import ClassMap
+
 BATCH = 8
+SURE = 0.25  # what a detector finds with this confidence is what its integers must find, where nobody drew boxes
 _MAIN_OUTPUTS = ("logits", "probabilities", "classes", "embedding")
 _SILENT = 1e-30
 
@@ -45,12 +51,29 @@ def answers(model: Model, pixels: np.ndarray, output: str) -> np.ndarray:
     parts = []
     for start in range(0, len(pixels), BATCH):
         batch = model.preprocessing.normalise(pixels[start : start + BATCH])
-        parts.append(model.run(np.ascontiguousarray(batch, np.float32))[output])
+        parts.append(picked(model.run(np.ascontiguousarray(batch, np.float32)), output, _beside))
     return np.concatenate(parts)
 
 
+def picked(outputs: Mapping[str, Any], output: str, beside: Callable[[list[Any]], Any]) -> Any:
+    """The output that is judged; of a detector both, put beside each other."""
+    if output not in outputs:
+        from mobilenet.quantise.detections import joined
+
+        return joined(outputs, beside)
+    return outputs[output]
+
+
+def _beside(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays, axis=-1)
+
+
 def main_output(model: ModelContents) -> str:
-    """The output that is judged: the scores of a classifier, otherwise the first there is."""
+    """The output that is judged: the scores of a classifier, both of a detector, otherwise the first there is."""
+    if model.task == "detect":
+        from mobilenet.quantise.detections import JOINED
+
+        return JOINED
     return next(name for name in (*_MAIN_OUTPUTS, *model.graph.outputs) if name in model.graph.outputs)
 
 
@@ -60,24 +83,45 @@ class Measure:
 
     Top-1 where the held-out pictures have labels. Without labels how often the class (of a segmenter: of a
     pixel) is the float model's, and for a model that names no classes the mean cosine similarity with its output.
+    Of a segmenter with masks mIoU. Of a detector AP50: against the boxes of the pictures, or, without such, those
+    that the float model finds.
 
     Attributes:
-        kind: "top-1", "agreement" or "cosine similarity".
+        kind: "top-1", "mIoU", "AP50", "agreement", "AP50 against the float model" or "cosine similarity".
         output: the name of the output that is judged.
         reference: that output of the float model, (N, ...).
         labels: (N) int64, or None.
+        figure: what gives the figure of outputs, where it is not one of these kinds that labels are enough for.
     """
 
     kind: str
     output: str
     reference: np.ndarray
     labels: np.ndarray | None = None
+    figure: Callable[[np.ndarray], float] | None = None
 
     @classmethod
-    def of(cls, model: Model, pixels: np.ndarray, labels: Sequence[int] | None) -> Measure:
+    def of(
+        cls,
+        model: Model,
+        pixels: np.ndarray,
+        labels: Sequence[int] | None,
+        truth: Sequence[BoxedPicture] | Sequence[ClassMap] | None = None,
+    ) -> Measure:
         """The measure that fits a float model and what is known of the pictures."""
         output = main_output(model)
         reference = answers(model, pixels, output)
+        if model.task == "detect":
+            from mobilenet.quantise.detections import as_truth, average_precision
+
+            kind = "AP50" if truth is not None else "AP50 against the float model"
+            boxes = as_truth(model, reference, SURE) if truth is None else cast("Sequence[BoxedPicture]", truth)
+            return cls(kind, output, reference, figure=average_precision(model, boxes))
+        if model.task == "segment" and truth is not None:
+            from mobilenet.quantise.segments import mean_iou
+
+            figure = mean_iou(cast("Sequence[ClassMap]", truth), reference.shape[-1])
+            return cls("mIoU", output, reference, figure=figure)
         if labels is not None:
             return cls("top-1", output, reference, np.array(labels))
         names = output in ("logits", "probabilities", "classes")
@@ -90,6 +134,8 @@ class Measure:
 
     def score(self, outputs: np.ndarray) -> float:
         """The figure of a model that gave these outputs for the same pictures."""
+        if self.figure is not None:
+            return self.figure(outputs)
         if self.kind == "cosine similarity":
             return _cosine(self.reference, outputs)
         named = self._named(outputs)
@@ -111,9 +157,12 @@ class Measure:
         return float(np.square(found - wanted).sum() / max(float(np.square(wanted).sum()), _SILENT))
 
     def _named(self, outputs: np.ndarray) -> np.ndarray:
-        return (
-            outputs if self.output == "classes" else np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1))
-        )
+        """The class of each picture, or of each pixel of a segmenter's scores (N, h, w, classes)."""
+        if self.output == "classes":
+            return outputs
+        if outputs.ndim == 4 and outputs.shape[1] * outputs.shape[2] > 1:
+            return np.asarray(outputs.argmax(axis=-1))
+        return np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1))
 
 
 def _centred(values: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from mobilenet.errors import ArgumentError
 from mobilenet.graph.graph import Graph
 from mobilenet.quantise.histogram import Histogram
 from mobilenet.quantise.integer import STEPS, quantisation_of
-from mobilenet.quantise.ranges import Range, useful_limits
+from mobilenet.quantise.ranges import Range, joined, useful_limits
 
 METHODS = ("min-max", "moving-average", "percentile", "mse", "entropy")
 PERCENTILE = 99.99  # of the numbers on each side are kept
@@ -51,12 +51,13 @@ def choose_ranges(
     check_method(method, percentile)
     limits = useful_limits(graph)
     outputs = set(graph.outputs.values())
-    return {
+    chosen = {
         name: choose_range(
             histogram, "min-max" if name in outputs else method, limits.get(name, (-inf, inf)), percentile
         )
         for name, histogram in histograms.items()
     }
+    return joined(graph, chosen)
 
 
 def check_method(method: str, percentile: float) -> None:

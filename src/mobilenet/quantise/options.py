@@ -22,6 +22,7 @@ class QuantiseOptions:
         pictures: how many to calibrate on, at most.
         held_out: how many others to measure on, at most.
         equalise: cross-layer equalisation; None tries with and without.
+        compensate: weights that make up for each other's rounding; None tries with and without.
         correct_bias: bias correction; None tries with and without.
         max_float: which share of the multiply-accumulates may stay in float to keep within the budget.
         seed: which pictures are drawn, and what training with rounding draws.
@@ -38,6 +39,7 @@ class QuantiseOptions:
     held_out: int = 500
     equalise: bool | None = None
     correct_bias: bool | None = None
+    compensate: bool | None = None
     max_float: float = 0.25
     seed: int = 0
     qat_epochs: int = 0

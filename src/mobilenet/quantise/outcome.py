@@ -143,7 +143,7 @@ def _searched(
 
 
 def _retrained(sets: Sets, prepared: Prepared, options: QuantiseOptions, tell: Progress) -> Prepared:
-    from mobilenet.quantise.retrain import Lesson, retrain
+    from mobilenet.quantise.retrain import Lesson, rate_for, retrain
 
     model, drawn, measure = sets.holder.model, sets.drawn, sets.holder.measure
     assert model.preprocessing is not None
@@ -156,6 +156,7 @@ def _retrained(sets: Sets, prepared: Prepared, options: QuantiseOptions, tell: P
         options.qat_epochs,
         options.seed,
         model.threads,
+        rate_for(sets.chooser.measure.noise(sets.chooser.outputs(prepared))),
     )
     return retrain(prepared, lower(model.graph, model.weights)[1], lesson, tell)
 
@@ -171,7 +172,8 @@ def _first(judge: Judge, drawn: Drawn) -> Judge:
     """The same judge with fewer pictures."""
     pixels = judge.pixels[:SENSITIVITY_PICTURES]
     labels = drawn.labels[: len(pixels)] if drawn.labels is not None else None
-    return Judge.of(judge.model, pixels, labels)
+    truth = drawn.truth[: len(pixels)] if drawn.truth is not None else None
+    return Judge.of(judge.model, pixels, labels, truth)
 
 
 def _falls_short(

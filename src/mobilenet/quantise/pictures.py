@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mobilenet.errors import ArgumentError, DataError
 from mobilenet.files.contents import ModelContents
@@ -14,6 +15,10 @@ from mobilenet.pictures.folders import Sample, read_dataset
 from mobilenet.pictures.sources import expand_sources
 from mobilenet.pictures.walk import is_file, is_folder
 from mobilenet.quantise.options import QuantiseOptions
+
+if TYPE_CHECKING:
+    from mobilenet.pictures.boxes import BoxedPicture
+    from mobilenet.pictures.palette import ClassMap
 
 LEAST_CALIBRATION = 4
 
@@ -30,6 +35,8 @@ class Drawn:
         note: where they come from, and why there are no labels if there are none.
         learning: what training with rounding may look at: all that is not held out.
         learning_labels: of those, as `labels`.
+        boxes: the held-out pictures with their objects, of a detector; None if they have none.
+        masks: of the held-out pictures, of a segmenter, at the size of its input; None if they have none.
     """
 
     calibration: tuple[Path, ...]
@@ -39,6 +46,13 @@ class Drawn:
     note: str
     learning: tuple[Path, ...] = ()
     learning_labels: tuple[int, ...] | None = None
+    boxes: tuple[BoxedPicture, ...] | None = None
+    masks: tuple[ClassMap, ...] | None = None
+
+    @property
+    def truth(self) -> tuple[BoxedPicture, ...] | tuple[ClassMap, ...] | None:
+        """What is known of the held-out pictures beyond a label."""
+        return self.masks if self.boxes is None else self.boxes
 
 
 def draw_pictures(
@@ -61,6 +75,10 @@ def draw_pictures(
     root = Path(data)
     if not is_folder(root) and not is_file(root):
         raise DataError(f"{root}: no such folder; quantising needs a folder of pictures")
+    if model.task == "detect":
+        return _with_boxes(names, root, options)
+    if model.task == "segment":
+        return _with_masks(model, names, root, options)
     labelled, reason = _labelled(model, names, root, options.seed)
     if labelled is not None:
         train, val = ([*labelled[split]] for split in ("train", "val"))
@@ -77,6 +95,60 @@ def draw_pictures(
             tuple(sample.label for sample in train),
         )
     return _unlabelled(root, reason, options)
+
+
+def _with_boxes(names: Sequence[str], root: Path, options: QuantiseOptions) -> Drawn:
+    """As of labelled pictures; where there are no boxes of these classes, as of pictures without labels."""
+    from mobilenet.pictures.boxes import read_boxes
+
+    try:
+        folder = read_boxes(root, classes=names or None, on_bad_box="skip", seed=options.seed)
+    except DataError as error:
+        return _unlabelled(root, str(error), options)
+    if not {"train", "val"} <= folder.splits.keys():
+        return _unlabelled(root, f"{root}: has no train to calibrate on", options)
+    train, val = ([*folder.splits[split]] for split in ("train", "val"))
+    random.Random(options.seed).shuffle(train)
+    random.Random(options.seed).shuffle(val)
+    measured = tuple(val[: options.held_out])
+    objects = sum(int((~picture.ignored).sum()) for picture in measured)
+    _check_enough(root, len(train), objects, options, "objects")
+    return Drawn(
+        *_two(tuple(picture.path for picture in train), options.pictures),
+        tuple(picture.path for picture in measured),
+        None,
+        f"{root}: train calibrates, val measures",
+        tuple(picture.path for picture in train),
+        boxes=measured,
+    )
+
+
+def _with_masks(model: ModelContents, names: Sequence[str], root: Path, options: QuantiseOptions) -> Drawn:
+    """As of labelled pictures; where there are no masks of these classes, as of pictures without labels."""
+    from mobilenet.pictures.masks import read_masks
+    from mobilenet.quantise.segments import fitting, seen_masks
+
+    pictures = root / "images" if is_folder(root / "images") else root
+    try:
+        folder = read_masks(root, classes=names or None, on_missing="skip", seed=options.seed)
+    except DataError as error:
+        return _unlabelled(pictures, str(error), options)
+    if not {"train", "val"} <= folder.splits.keys():
+        return _unlabelled(pictures, f"{root}: has no train to calibrate on", options)
+    train, val = ([*folder.splits[split]] for split in ("train", "val"))
+    random.Random(options.seed).shuffle(train)
+    random.Random(options.seed).shuffle(val)
+    measured = val[: min(options.held_out, fitting(model))]
+    masks = seen_masks(model, measured, len(folder.classes))
+    _check_enough(root, len(train), sum(mask.size for mask in masks), options, "pixels")
+    return Drawn(
+        *_two(tuple(sample.path for sample in train), options.pictures),
+        tuple(sample.path for sample in measured),
+        None,
+        f"{root}: train calibrates, val measures",
+        tuple(sample.path for sample in train),
+        masks=masks,
+    )
 
 
 def _labelled(
@@ -119,7 +191,9 @@ def _two(pictures: tuple[Path, ...], count: int) -> tuple[tuple[Path, ...], tupl
     return pictures[:count], pictures[count : 2 * count] or pictures[:count]
 
 
-def _check_enough(root: Path, calibration: int, held_out: int, options: QuantiseOptions) -> None:
+def _check_enough(
+    root: Path, calibration: int, held_out: int, options: QuantiseOptions, what: str = "pictures"
+) -> None:
     if options.held_out < options.needed:
         raise ArgumentError(
             f"a drop of {options.max_drop:g} is measured on at least {options.needed} pictures, not on "
@@ -128,6 +202,6 @@ def _check_enough(root: Path, calibration: int, held_out: int, options: Quantise
     least = min(LEAST_CALIBRATION, options.pictures)
     if calibration < least or held_out < options.needed:
         raise DataError(
-            f"{root}: has {max(calibration, 0)} pictures to calibrate on and {held_out} to measure on; a drop of "
-            f"{options.max_drop:g} needs at least {least} and {options.needed}: add pictures or allow more"
+            f"{root}: has {max(calibration, 0)} pictures to calibrate on and {held_out} {what} to measure on; a "
+            f"drop of {options.max_drop:g} needs at least {least} and {options.needed}: add pictures or allow more"
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from mobilenet.errors import ArgumentError
 from mobilenet.graph.graph import Graph, Weights
-from mobilenet.graph.ops import Activation
+from mobilenet.graph.ops import Activation, Concat, Pad, Reshape, Resize, Transpose
 from mobilenet.quantise.lower import read_once
 from mobilenet.run.reference import run_node
 
@@ -94,7 +94,34 @@ def _narrowed(graph: Graph, ranges: dict[str, Range]) -> dict[str, Range]:
     narrowed = dict(ranges)
     for name, (low, high) in useful_limits(graph).items():
         narrowed[name] = Range(max(ranges[name].low, low), min(ranges[name].high, high))
-    return narrowed
+    return joined(graph, narrowed)
+
+
+def joined(graph: Graph, ranges: dict[str, Range]) -> dict[str, Range]:
+    """Ranges in which whatever a concatenation alone reads, perhaps enlarged or reshaped, has that of the result.
+
+    The result has one scale, so a finer one of a part would be lost in being requantised to it; runtimes of the
+    TFLite family want the parts at the result's scale. Parts that a softmax or another concatenation's rule fixes
+    keep theirs.
+    """
+    shared, alone = dict(ranges), read_once(graph)
+    for node in reversed(graph.nodes):
+        if not isinstance(node.operator, Concat) or node.name not in shared:
+            continue
+        for part in node.inputs:
+            for name in _moved(graph, part, alone):
+                shared[name] = shared[node.name]
+    return shared
+
+
+def _moved(graph: Graph, name: str, alone: set[str]) -> Iterator[str]:
+    """A value and what it is an enlarged or reshaped copy of, as long as nothing else reads these."""
+    while name in alone and name not in graph.inputs:
+        yield name
+        node = graph.node(name)
+        if not isinstance(node.operator, Resize | Reshape | Transpose | Pad):
+            return
+        name = node.inputs[0]
 
 
 def useful_limits(graph: Graph) -> dict[str, tuple[float, float]]:

@@ -101,7 +101,7 @@ def _words(outcome: Outcome) -> str:
         worst = sorted(outcome.sensitivities, key=lambda entry: -entry.noise)[:_WORST]
         names = ", ".join(f"<b>{escaped(entry.layer.name)}</b>" for entry in worst)
         sentences.append(f"The layers that suffer most from integers: {names}.")
-    if outcome.drawn.labels is None:
+    if outcome.drawn.labels is None and outcome.drawn.truth is None:
         sentences.append(f"The measure is what the float model says: {escaped(outcome.drawn.note)}.")
     items = "".join(f"<li>{sentence}</li>" for sentence in sentences)
     return f'<section><h2>In words</h2><ul class="words">{items}</ul></section>'
@@ -120,6 +120,7 @@ def _configuration(outcome: Outcome) -> str:
         "Ranges": outcome.prepared.method,
         "Asked for": options.method + (f", {options.percentile:g}%" if options.method == "percentile" else ""),
         "Cross-layer equalisation": "yes" if outcome.prepared.equalised else "no",
+        "Compensated rounding": "yes" if outcome.prepared.compensated else "no",
         "Bias correction": "yes" if outcome.prepared.corrected else "no",
         "Trained with rounding": f"{options.qat_epochs} epochs" if outcome.prepared.trained else "no",
         "Values": "uint8, one scale and zero point each",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import sqrt
 from pathlib import Path
 
 import torch
@@ -25,11 +26,14 @@ from mobilenet.pictures.folders import Sample
 from mobilenet.pictures.preprocess import Preprocessing
 from mobilenet.quantise.budget import Prepared
 from mobilenet.quantise.learned import LearnedIntegers
+from mobilenet.quantise.measure import picked
 from mobilenet.run.torch_module import GraphModule
 
 BATCH = 16
+# Of a network whose scores have little to do with the float network's; see `rate_for`.
 STEP_RATE = 0.03  # of weights and biases, in steps of their integers: Adam moves each by about this
 RANGE_RATE = 0.02  # of the logarithms of scales and ranges
+LOST = 0.3  # that much noise of the scores, as a part of their energy, is little to do with each other
 WARMUP = 0.1  # of all steps
 AUGMENTATION = Augmentation(crop_area=0.5, flip=0.5, colour=0.2)
 CACHE_BYTES = 1e9  # for decoded pictures
@@ -52,6 +56,8 @@ class Lesson:
         preprocessing: of the network.
         epochs, seed: how often, and what is drawn.
         threads: that compute; None leaves that to torch.
+        rate: what the learning rate of weights is multiplied with; that of ranges by its square, since a range
+            that moves disturbs all that it holds.
     """
 
     pictures: Sequence[Path]
@@ -62,6 +68,17 @@ class Lesson:
     epochs: int
     seed: int
     threads: int | None = None
+    rate: float = 1.0
+
+
+def rate_for(noise: float) -> float:
+    """A gentler rate the nearer a network is to the float one already: Adam moves all weights by the rate, however
+    little is wrong with them, and at full rate a V2 that had lost nothing lost two points.
+
+    Args:
+        noise: of the network's scores, as a part of their energy (`Measure.noise`).
+    """
+    return min(1.0, sqrt(max(noise, 0.0) / LOST))
 
 
 def retrain(prepared: Prepared, original: Weights, lesson: Lesson, on_progress: Progress) -> Prepared:
@@ -84,7 +101,7 @@ def retrain(prepared: Prepared, original: Weights, lesson: Lesson, on_progress: 
     teacher = GraphModule.from_weights(student.graph, original).eval().requires_grad_(False)
     data = _data(lesson)
     total = lesson.epochs * data.steps
-    schedule, optimizer = Schedule(round(total * WARMUP), total), _optimizer(student)
+    schedule, optimizer = Schedule(round(total * WARMUP), total), _optimizer(student, lesson.rate)
     step = 0
     for epoch in range(lesson.epochs):
         for batch in data.epoch(epoch):
@@ -104,14 +121,19 @@ def _learn(
     lesson: Lesson,
 ) -> None:
     with torch.no_grad():
-        wanted = teacher(batch.images)[lesson.output]
+        wanted = picked(teacher(batch.images), lesson.output, _beside)
     targets = batch.targets if lesson.labels is not None else None
-    loss = loss_of(student(batch.images)[lesson.output], wanted, targets, lesson.output)
+    found = picked(student(batch.images), lesson.output, _beside)
+    loss = loss_of(found, wanted, targets, lesson.output)
     if not torch.isfinite(loss):
         raise TrainingError("training with rounding diverged: do without --qat-epochs, or calibrate anew")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
+
+
+def _beside(outputs: list[Tensor]) -> Tensor:
+    return torch.cat(outputs, -1)
 
 
 def loss_of(found: Tensor, wanted: Tensor, targets: Tensor | None, output: str) -> Tensor:
@@ -151,12 +173,12 @@ def _data(lesson: Lesson) -> TrainingData:
     )
 
 
-def _optimizer(student: LearnedIntegers) -> torch.optim.Optimizer:
+def _optimizer(student: LearnedIntegers, rate: float) -> torch.optim.Optimizer:
     """No decay: towards zero is no better for integers."""
     ranges = [parameter for name, parameter in student.named_parameters() if "log_" in name]
     steps = [parameter for name, parameter in student.named_parameters() if "log_" not in name]
-    groups = [(steps, STEP_RATE), (ranges, RANGE_RATE)]
-    listed = [{"params": group, "lr": rate, "highest_lr": rate} for group, rate in groups]
+    groups = [(steps, STEP_RATE * rate), (ranges, RANGE_RATE * rate**2)]
+    listed = [{"params": group, "lr": highest, "highest_lr": highest} for group, highest in groups]
     return torch.optim.Adam(listed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ COLOURS: tuple[Colour, ...] = (
     (8, 145, 178), (219, 39, 119), (101, 163, 13), (234, 88, 12), (79, 70, 229),
 )  # fmt: skip
 WHITE: Colour = (255, 255, 255)
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def draw_boxes(
@@ -29,22 +31,32 @@ def draw_boxes(
     canvas = Image.fromarray(np.ascontiguousarray(image))
     pen = ImageDraw.Draw(canvas)
     side = max(canvas.size)
-    line, letters = max(1, round(side / 320)), max(10, round(side / 45))
-    name = _font_name("".join(texts))
-    font = ImageFont.truetype(name, letters) if name else ImageFont.load_default(letters)
+    line = max(1, round(side / 320))
+    font = font_for("".join(texts), round(side / 45))
     for box, text, number in reversed(list(zip(boxes.tolist(), texts, classes, strict=True))):
         colour = COLOURS[number % len(COLOURS)]
         left, top, right, bottom = box
         pen.rectangle((left, top, max(right, left), max(bottom, top)), outline=colour, width=line)
-        _write(pen, (left, top), " ".join(text.split()), font, colour, canvas.size)
+        write_label(pen, (left, top), " ".join(text.split()), font, colour, canvas.size)
     return canvas
 
 
-def _write(
+def font_for(text: str, letters: int) -> Font:
+    """A font of at least 10 pixels that has the letters of this text."""
+    return _opened_font(_font_name(text), max(10, letters))
+
+
+@lru_cache(maxsize=16)
+def _opened_font(name: str | None, letters: int) -> Font:
+    """Kept, because opening one takes longer than drawing a frame of a film."""
+    return ImageFont.truetype(name, letters) if name else ImageFont.load_default(letters)
+
+
+def write_label(
     pen: ImageDraw.ImageDraw,
     corner: tuple[float, float],
     text: str,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: Font,
     colour: Colour,
     size: tuple[int, int],
 ) -> None:

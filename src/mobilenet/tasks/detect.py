@@ -193,12 +193,15 @@ class Boxes:
         conf: probabilities, float32 (N).
         cls: class numbers, int64 (N).
         size: (height, width) of the picture in pixels.
+        id: of a film's frames, which box is which of the frames before, int64 (N), -1 for one that is not followed
+            (`live.track`); none of single pictures.
     """
 
     xyxy: NDArray[np.float32]
     conf: NDArray[np.float32]
     cls: NDArray[np.int64]
     size: tuple[int, int]
+    id: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.conf)
@@ -245,12 +248,22 @@ class DetectionResult:
     def at_least(self, confidence: float) -> DetectionResult:
         """The same without boxes that are less probable than this."""
         kept = self.boxes.conf >= confidence
-        boxes = Boxes(self.boxes.xyxy[kept], self.boxes.conf[kept], self.boxes.cls[kept], self.boxes.size)
+        ids = None if self.boxes.id is None else self.boxes.id[kept]
+        boxes = Boxes(self.boxes.xyxy[kept], self.boxes.conf[kept], self.boxes.cls[kept], self.boxes.size, ids)
         return DetectionResult(self.path, boxes, self.names, self.speed)
 
     def to_dict(self) -> dict[str, Any]:
-        """`path`, `size` [height, width], `boxes` (`label`, `index`, `confidence`, `xyxy`) and `speed`."""
-        listed = zip(self.boxes.xyxy.tolist(), self.boxes.conf.tolist(), self.boxes.cls.tolist(), strict=True)
+        """`path`, `size` [height, width], `boxes` (`label`, `index`, `confidence`, `xyxy`) and `speed`.
+
+        Boxes of a film's frames also have their `id`, null where there is none.
+        """
+        ids = (
+            [{}] * len(self)
+            if self.boxes.id is None
+            else [{"id": n if n >= 0 else None} for n in self.boxes.id.tolist()]
+        )
+        columns = self.boxes.xyxy, self.boxes.conf, self.boxes.cls
+        listed = zip(*(column.tolist() for column in columns), ids, strict=True)
         return {
             "path": self.path,
             "size": list(self.boxes.size),
@@ -260,8 +273,9 @@ class DetectionResult:
                     "index": number,
                     "confidence": round(share, 6),
                     "xyxy": [round(value, 2) for value in corners],
+                    **followed,
                 }
-                for corners, share, number in listed
+                for corners, share, number, followed in listed
             ],
             "speed": {step: round(milliseconds, 3) for step, milliseconds in self.speed.items()},
         }
@@ -318,7 +332,11 @@ class DetectionResult:
         if pixels.shape[:2] != self.boxes.size:
             raise ArgumentError(f"the picture has {pixels.shape[:2]} pixels, the result's had {self.boxes.size}")
         shown = self.at_least(confidence).boxes
-        texts = [f"{self.names[n]} {share:.0%}" for n, share in zip(shown.cls, shown.conf, strict=True)]
+        ids = [-1] * len(shown) if shown.id is None else shown.id.tolist()
+        texts = [
+            f"{self.names[n]} {share:.0%}" + (f" #{number}" if number >= 0 else "")
+            for n, share, number in zip(shown.cls, shown.conf, ids, strict=True)
+        ]
         return draw_boxes(pixels, shown.xyxy, texts, shown.cls.tolist())
 
     def save(self, path: str | Path, picture: Picture | None = None, confidence: float = 0.25) -> Path:
@@ -342,14 +360,16 @@ class DetectionResult:
         return f"DetectionResult(path={self.path!r}, boxes={len(self.boxes)}, classes={len(self.names)})"
 
 
-def detection_of(model: Model, answer: Answer) -> DetectionResult:
+def detection_of(model: Model, answer: Answer, decoding: Decoding | None = None) -> DetectionResult:
     """The boxes that a detector's answer holds, in pixels of its picture.
+
+    `decoding` is with other thresholds than the model's, which are meant for use, where all boxes count.
 
     Raises:
         ArgumentError: the answer is no detector's.
     """
     start = time.perf_counter()
-    rule, decoding = model.preprocessing, model.decoding
+    rule, decoding = model.preprocessing, decoding or model.decoding
     if rule is None or decoding is None or answer.size is None:
         raise ArgumentError("only a detector that takes pictures finds boxes in them: use model.run")
     found = decoded(answer.outputs, decoding, rule.height, rule.width)

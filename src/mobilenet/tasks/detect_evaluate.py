@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ import numpy as np
 from mobilenet.errors import ArgumentError, DataError
 from mobilenet.pictures.boxes import BoxedPicture, BoxFolder, read_boxes
 from mobilenet.tasks.detect import Boxes, detection_of
-from mobilenet.tasks.detection_metrics import detection_metrics
+from mobilenet.tasks.detect_confidence import at_confidence
+from mobilenet.tasks.detection_metrics import MEASURED_FROM, detection_metrics
 
 if TYPE_CHECKING:
+    from mobilenet.family.decoding import Decoding
     from mobilenet.model import Model
 
 Progress = Callable[[int, int], None]
@@ -30,7 +33,7 @@ def evaluate_detector(
     report: str | os.PathLike[str] | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """COCO's figures on one split, with the model's own thresholds.
+    """COCO's figures on one split, of all boxes, and how right those are that the model's own threshold lets pass.
 
     Args:
         model: a detector. Its labels are the classes; without labels, those of the data, in their order.
@@ -42,7 +45,8 @@ def evaluate_detector(
         on_progress: is called with (pictures done, pictures in all).
 
     Returns:
-        What `DetectionMetrics.to_dict` gives, and latency_ms (median), data, split, skipped.
+        What `DetectionMetrics.to_dict` gives; `confidence`: of the boxes that the model gives when it is used,
+        their least confidence, precision, recall and f1; and latency_ms (median), data, split, skipped.
 
     Raises:
         DataError: the data or split cannot be used, or something in it is bad and `on_bad_picture` is stop.
@@ -65,7 +69,7 @@ def evaluate_detector(
     answers = model.answers((picture.path for picture in pictures), batch=batch)
     for done, (picture, answer) in enumerate(zip(pictures, answers, strict=True), 1):
         if answer.error is None:
-            result = detection_of(model, answer)
+            result = detection_of(model, answer, all_boxes(model.decoding))
             measured.append(picture)
             found.append(result.boxes)
             milliseconds.append(sum(result.speed.values()))
@@ -73,12 +77,20 @@ def evaluate_detector(
             raise DataError(f"{answer.error} (on_bad_picture=skip leaves such pictures out)") from answer.error
         if on_progress:
             on_progress(done, len(pictures))
+    assert model.decoding is not None
     return detection_metrics(measured, found, folder.classes).to_dict() | {
+        "confidence": at_confidence(measured, found, model.decoding.score_threshold)._asdict(),
         "latency_ms": round(float(np.median(milliseconds)), 3),
         "data": os.fspath(data),
         "split": split,
         "skipped": len(folder.skipped) + len(pictures) - len(measured),
     }
+
+
+def all_boxes(decoding: Decoding | None) -> Decoding:
+    """The same without a threshold that would hide boxes which COCO's figures count."""
+    assert decoding is not None
+    return replace(decoding, score_threshold=min(decoding.score_threshold, MEASURED_FROM))
 
 
 def _pictures(folder: BoxFolder, split: str) -> list[BoxedPicture]:

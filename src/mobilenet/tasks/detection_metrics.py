@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Our name -> the place in COCO's row of figures.
 FIGURES = {"ap": 0, "ap50": 1, "ap75": 2, "ap_small": 3, "ap_medium": 4, "ap_large": 5, "recall100": 8}
 RECALLS = 101
+MEASURED_FROM = 0.001  # boxes of a lower probability change no figure
 MAX_BOXES = 100
 
 

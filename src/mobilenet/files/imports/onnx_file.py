@@ -92,6 +92,11 @@ def _parsed(data: bytes) -> Any:
 
 def _converted(model: Any, path: Path, data: bytes, size: tuple[int, int] | None) -> Conversion:
     kinds = {_kind(node) for node in model.graph.node}
+    if "NonMaxSuppression" in kinds:
+        raise UnsupportedOperatorError(
+            "gives boxes that NonMaxSuppression has chosen, which is not read: read the detector's file with its "
+            "raw outputs (`mobilenet export` without --nms)"
+        )
     if missing := sorted(kinds - RULES.keys() - KINDS):
         raise UnsupportedOperatorError(f"the import of ONNX files does not have: {', '.join(missing)}")
     limit = WEIGHT_FACTOR * (len(data) + _beside(model, path.parent)) + WEIGHT_BYTES
@@ -178,7 +183,10 @@ def _with_task(graph: Graph) -> tuple[Graph, str]:
 
 def _described(graph: Graph, conversion: Conversion, said: Description) -> ModelContents:
     if len(said.outputs) == 1:
-        graph = Graph(graph.inputs, graph.nodes, {said.outputs[0]: next(iter(graph.outputs.values()))})
+        ends = {said.outputs[0]: next(iter(graph.outputs.values()))}
+        graph = Graph(graph.inputs, graph.nodes, ends)
+        if "classes" in ends:  # with the scores that they are the largest of
+            graph, _ = with_outputs(replace(graph, outputs={"output": ends[said.outputs[0]]}))
     rule = said.preprocessing
     if conversion.normalises:
         rule = _folded(conversion, rule)

@@ -69,6 +69,8 @@ class _Settling:
             self._quantise(node)
         elif _moves(node.operator) and node.inputs[0] in self.integers:
             self._move(node)
+        elif isinstance(node.operator, ops.ArgMax) and node.inputs[0] in self.integers:
+            self.nodes[node.name] = replace(node, inputs=(self.integers[node.inputs[0]],))
         elif INPUT in node.inputs and self.conversion.inputs[INPUT].integer:
             raise UnsupportedOperatorError(f"node '{node.name}' reads the integers of the input as real numbers")
         else:

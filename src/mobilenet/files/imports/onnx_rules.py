@@ -13,6 +13,7 @@ from mobilenet.errors import ModelFileError, UnsupportedOperatorError
 from mobilenet.files.imports.onnx_arithmetic import binary, erf, minimum_maximum
 from mobilenet.files.imports.onnx_graph import Conversion, Pending, Value, attributes, title
 from mobilenet.files.imports.onnx_linear import bias_part, gemm, matmul, vector
+from mobilenet.files.imports.onnx_pictures import argmax, resize
 from mobilenet.files.imports.onnx_quantised import dequantise_linear, quantise_linear
 from mobilenet.files.imports.onnx_shapes import concat, flatten, reshape, squeeze, transpose, unsqueeze
 from mobilenet.graph import ops
@@ -257,6 +258,8 @@ RULES: dict[str, Callable[[Conversion, Any], None]] = {
     "Gemm": gemm,
     "MatMul": matmul,
     "Softmax": _softmax,
+    "ArgMax": argmax,
+    "Resize": resize,
     "Flatten": flatten,
     "Reshape": reshape,
     "Squeeze": squeeze,
