@@ -165,6 +165,18 @@ def test_small_objects_between_places_are_not_lost() -> None:
     assert (found.matched == 0).any() and found.scores.max() > 0
 
 
+def test_a_box_counts_as_much_however_bad_it_is_still() -> None:
+    priors = prior_tensor(CELLS, SIDE, SIDE, torch.zeros(1))
+    objects = Objects(torch.tensor([[8.0, 8.0, 40.0, 40.0], [44.0, 44.0, 52.0, 52.0]]), torch.tensor([0, 0]))
+    predicted = torch.cat([priors[:, :2] - 16, priors[:, :2] + 16], 1)  # right for the first, far too large
+    found = aligned_priors(priors, predicted, torch.full((len(priors), 1), 0.5), objects)
+    for number, least_iou, most_iou in ((0, 0.7, 1.01), (1, 0.0, 0.1)):
+        own = found.matched == number
+        assert found.weights[own].max().item() == pytest.approx(1.0)
+        assert least_iou < found.scores[own].max() < most_iou
+    assert (found.weights[found.matched == -1] == 0).all()
+
+
 @pytest.mark.parametrize(("decoding", "columns"), [(SSD, 4), (CELLS, 3)])
 @pytest.mark.parametrize("count", [0, 3])
 def test_gradients_are_finite(decoding: Decoding, columns: int, count: int) -> None:

@@ -14,7 +14,7 @@ from mobilenet.learn.detection_boxes import complete_ious, decoded_boxes, encode
 from mobilenet.learn.detection_targets import NOTHING, Objects, aligned_priors, matched_priors
 
 CLASSIFICATIONS = ("hard-negatives", "focal")
-BOX_WEIGHT, SCORE_WEIGHT = 7.5, 0.5  # of the anchor-free loss, as YOLOv8 weighs CIoU against cross entropy
+BOX_WEIGHT, SCORE_WEIGHT = 5.0, 1.0  # of the anchor-free loss, as YOLOX has it (arXiv:2107.08430)
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 
 
