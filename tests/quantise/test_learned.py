@@ -374,7 +374,8 @@ def test_stopped_while_it_trains_nothing_is_written(photos: Path, tmp_path: Path
     source = tmp_path / "m.safetensors"
     harmed_model().save(source)
     program = (
-        "import sys\n"
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it\n"
         "from mobilenet.quantise import retrain\n"
         "learn = retrain._learn\n"
         "def noisy(*words):\n"
@@ -395,7 +396,10 @@ def test_stopped_while_it_trains_nothing_is_written(photos: Path, tmp_path: Path
             break
     time.sleep(0.2)
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    try:
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode != 0
     assert "Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]

@@ -41,6 +41,9 @@ def depthwise_conv(
     if value.device.type != "cpu" or dilation != (1, 1):
         return F.conv2d(value, weight, bias, stride, padding, dilation, value.shape[1])
     weight, padding = _without_idle_taps(value, weight, stride, padding)
+    if value.dtype in HALF and _has_idle_tap(value, weight, stride, padding):
+        biases = None if bias is None else bias.float()
+        return depthwise_conv(value.float(), weight.float(), biases, stride, padding, dilation).to(value.dtype)
     if not (torch.is_grad_enabled() and _profits(value, weight, stride, padding)):
         return F.conv2d(value, weight, bias, stride, padding, 1, value.shape[1])
     if torch.is_autocast_enabled("cpu"):
@@ -91,6 +94,20 @@ def _without_idle_taps(value: Tensor, weight: Tensor, stride: Pair, padding: Pai
     ]
     (top, bottom, above), (left, right, before) = spans
     return weight[:, :, top:bottom, left:right], (above, before)
+
+
+def _has_idle_tap(value: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> bool:
+    """Whether a tap sees nothing but padding still, as between two outputs of a tiny map.
+
+    oneDNN leaves the gradient of such a tap as it finds it in memory, if numbers are half as long.
+    """
+    axes = zip(value.shape[2:], weight.shape[2:], stride, padding, strict=True)
+    return any(size < kernel and not _all_see(size, kernel, step, before) for size, kernel, step, before in axes)
+
+
+def _all_see(size: int, kernel: int, stride: int, padding: int) -> bool:
+    starts = range(-padding, size + padding - kernel + 1, stride)  # of the outputs' windows
+    return all(any(0 <= start + tap < size for start in starts) for tap in range(kernel))
 
 
 def _useful_taps(size: int, kernel: int, stride: int, padding: int) -> tuple[int, int, int]:
