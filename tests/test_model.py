@@ -167,6 +167,8 @@ def test_evaluation_refuses_what_it_cannot_use(model: mobilenet.Model, tmp_path:
     data = labelled(tmp_path / "d")
     with pytest.raises(DataError, match="no split 'holdout'"):
         model.evaluate(data, split="holdout")
+    with pytest.raises(ArgumentError, match="r.html: cannot be written"):
+        model.evaluate(data, report=tmp_path / "no" / "r.html", on_progress=lambda *_: pytest.fail("measured"))
     bad = data / "test" / "cat" / "bad.png"
     bad.write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"bad\.png"):

@@ -171,10 +171,12 @@ def evaluate(
 
         print_segmentation(metrics, out)
     else:
-        _print_metrics(metrics, report)
+        _print_metrics(metrics)
+    if report and not as_json:
+        out.print(f"report: {escape(report)}")
 
 
-def _print_metrics(metrics: dict[str, Any], report: str | None) -> None:
+def _print_metrics(metrics: dict[str, Any]) -> None:
     table = Table("class", "pictures", "precision", "recall", "F1", box=None, header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -189,8 +191,6 @@ def _print_metrics(metrics: dict[str, Any], report: str | None) -> None:
     out.print(f"calibration error {after:.4f}{scaled}   {latency:.1f} ms a picture, from file to answer")
     if metrics["skipped"]:
         out.print(f"{metrics['skipped']} bad pictures were skipped")
-    if report:
-        out.print(f"report: {escape(report)}")
 
 
 @app.command()

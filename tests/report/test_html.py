@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from mobilenet.errors import ArgumentError
-from mobilenet.report.html import Mistake, evaluation_report, thumbnail_jpeg, wilson_interval
+from mobilenet.report.html import Mistake, evaluation_report, wilson_interval
+from mobilenet.report.page import thumbnail_jpeg
 from mobilenet.tasks.metrics import classification_metrics, reliability_bins, softmax
 
 VOID = {"meta", "img", "br"}

@@ -25,6 +25,7 @@ from mobilenet.model import Model
 from mobilenet.search import build, neighbours
 from mobilenet.search.build import update_index
 from mobilenet.search.log import LogFile, Writer
+from mobilenet.search.page import write_page, write_sheet
 from mobilenet.search.records import PICTURE
 
 
@@ -310,7 +311,7 @@ def test_killed_while_indexing_it_goes_on(shop: Path, model: Model) -> None:
 
 
 def test_two_writers_at_once_are_one_too_many(shop: Path, model: Model) -> None:
-    from mobilenet.search.lock import locked
+    from mobilenet.files.locks import locked
 
     target = shop.parent / "i"
     update_index(model, shop, target)
@@ -449,8 +450,6 @@ def test_the_verbs(shop: Path, model: Model, tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_html_stays_text(shop: Path, model: Model, tmp_path: Path) -> None:
-    from mobilenet.search.page import write_page
-
     paint(shop / "<b>&.png", 5)
     update_index(model, shop, tmp_path / "i")
     found = mobilenet.open_index(tmp_path / "i").search(shop / "<b>&.png", 2)
@@ -460,3 +459,27 @@ def test_a_name_that_is_html_stays_text(shop: Path, model: Model, tmp_path: Path
     assert "<b>&.png" not in text
     assert "&lt;b&gt;&amp;.png" in text
     assert "cannot be read any more" in text
+
+
+def test_what_was_found_is_drawn(shop: Path, model: Model, tmp_path: Path) -> None:
+    update_index(model, shop, tmp_path / "i")
+    target = tmp_path / "o.png"
+    words = ["search", str(tmp_path / "i"), str(shop / "a" / "1.png"), "--save", str(target), "--top"]
+    widths = []
+    for top in ("1", "3", "10"):
+        assert CliRunner().invoke(app, [*words, top]).exit_code == 0
+        widths.append(pixels(target).shape[1])
+    assert widths[0] < widths[1] < widths[2]
+    found = mobilenet.open_index(tmp_path / "i").search(shop / "a" / "1.png", 10)
+    whole = pixels(target)
+    (shop / found[1].name).unlink()
+    write_sheet(str(target), str(shop / "a" / "1.png"), found)
+    rows, columns = np.nonzero((pixels(target) != whole).any(axis=2))  # one field is grey now
+    assert 0 < np.ptp(rows) < 150 and 0 < np.ptp(columns) < 150
+    with pytest.raises(ArgumentError, match="nothing was found"):
+        write_sheet(str(target), str(shop / "a" / "1.png"), [])
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as opened:
+        return np.asarray(opened).astype(int)

@@ -78,12 +78,29 @@ def test_the_command_line(data: Path, model: Path) -> None:
     assert saved.exit_code == 0 and Image.open(data / "plots" / "0.png").size == (120, 80)
 
 
+def test_a_report_is_written_and_named(data: Path, model: Path) -> None:
+    target = data / "r.html"
+    words = ["evaluate", str(model), str(data), "--report", str(target)]
+    shown = CliRunner().invoke(app, words)
+    assert shown.exit_code == 0 and f"report: {target}" in shown.output.replace("\n", "").replace(
+        "report:/", "report: /"
+    )
+    text = target.read_text("utf-8")
+    assert "4 of 4 objects are found, and 4 of 4 boxes are right" in text
+    assert "<img" not in text and "There are none" in text
+    json.loads(CliRunner().invoke(app, [*words, "--json"]).output)
+
+
 def test_what_is_wrong_is_said(data: Path, model: Path) -> None:
     loaded = mobilenet.load(model)
     with pytest.raises(DataError, match="has no split 'val'; it has test, all"):
         loaded.evaluate(data, split="val")
-    with pytest.raises(ArgumentError, match="no report"):
-        loaded.evaluate(data, report="a.html")
+    with pytest.raises(ArgumentError, match=r"no/r\.html: cannot be written: there is no folder no"):
+        loaded.evaluate(
+            data, report="no/r.html", on_progress=lambda *_: pytest.fail("it is measured all the same")
+        )
+    with pytest.raises(ArgumentError, match="is a folder"):
+        loaded.evaluate(data, report=data)
     with pytest.raises(ArgumentError, match="stop or skip"):
         loaded.evaluate(data, on_bad_picture="maybe")
     other = Model.of(mobilenet.create("mobilenet_v1", head="ssd", classes=4, resolution=64, width_multiplier=0.25))

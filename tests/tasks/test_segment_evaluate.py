@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,8 +63,8 @@ def test_what_does_not_fit_is_refused(data: Path) -> None:
     assert painter().evaluate(data, split="all")["images"] == 6, "the model's own names count"
     with pytest.raises(DataError, match="no split 'validation'"):
         painter().evaluate(data, split="validation")
-    with pytest.raises(ArgumentError, match="no report of a segmenter"):
-        painter().evaluate(data, split="all", report="r.html")
+    with pytest.raises(ArgumentError, match=r"no/r\.html: cannot be written: there is no folder no"):
+        painter().evaluate(data, split="all", report="no/r.html", on_progress=lambda *_: pytest.fail("measured"))
     with pytest.raises(ArgumentError, match="stop or skip"):
         painter().evaluate(data, split="all", on_bad_picture="go")
 
@@ -121,4 +122,14 @@ def test_evaluate_in_words_and_as_json(data: Path) -> None:
     words = ("evaluate", "m.safetensors", "data", "--split", "all")
     text = run(*words, folder=data.parent).stdout
     assert "mIoU" in text and "boundary F" in text and "bright" in text
+    assert json.loads(run(*words, "--json", folder=data.parent).stdout)["images"] == 6
+
+
+def test_a_report_shows_the_pictures_that_went_wrong(data: Path) -> None:
+    words = ("evaluate", "m.safetensors", "data", "--split", "all", "--report", "r.html")
+    assert "report: r.html" in run(*words, folder=data.parent).stdout.splitlines()
+    text = (data.parent / "r.html").read_text("utf-8")
+    figures = painter().evaluate(data, split="all")
+    assert f"<b>{figures['miou']:.1%}</b><span>Mean IoU</span>" in text
+    assert set(re.findall(r"(p\d)\.png</span>", text)[:2]) == {"p0", "p1"}
     assert json.loads(run(*words, "--json", folder=data.parent).stdout)["images"] == 6

@@ -138,6 +138,14 @@ def test_what_was_not_seen_is_wrong_and_what_has_no_class_does_not_count() -> No
     assert figures["boundary_f"] is None
 
 
+def test_adding_a_picture_gives_its_own_iou() -> None:
+    meter = SegmentationMeter(3, boundaries=False)
+    truth = np.array([[0, 0, 1, 1, 255]], np.uint8)
+    assert meter.add(np.array([[0, 0, 1, 1, 2]], np.uint8), truth) == 1.0
+    assert meter.add(np.array([[0, 0, 0, 2, 2]], np.uint8), truth) == pytest.approx(2 / 9, abs=1e-6)
+    assert meter.add(np.zeros((1, 5), np.uint8), np.full((1, 5), 255, np.uint8)) is None
+
+
 def test_adding_in_parts_is_adding_at_once() -> None:
     found, truth = maps(3, 4, 1)[0]
     whole, parts = SegmentationMeter(4, boundaries=False), SegmentationMeter(4, boundaries=False)

@@ -13,7 +13,16 @@ from mobilenet.graph.graph import Quantisation
 from mobilenet.model import make_checks
 from mobilenet.quantise.outcome import Outcome
 from mobilenet.quantise.search import Sensitivity
-from mobilenet.report.html import asset, content_policy, escaped, sortable_table
+from mobilenet.report.page import (
+    escaped,
+    facts_section,
+    name_cell,
+    page,
+    sortable_table,
+    tiles,
+    words_section,
+    write_html,
+)
 
 _WORST = 5
 
@@ -46,7 +55,7 @@ def write_outcome(
     data = encode(model)
     sizes = Path(source).stat().st_size, len(data)
     if report is not None:
-        write_atomically(report, quantisation_report(outcome, *sizes).encode())
+        write_html(report, quantisation_report(outcome, *sizes))
     write_atomically(target, data)
     return sizes
 
@@ -59,23 +68,18 @@ def quantisation_report(outcome: Outcome, before: int, after: int) -> str:
         before, after: sizes of the float and the quantised model file in bytes.
     """
     title = f"{outcome.model.provenance.get('model') or 'A model'} in 8-bit integers"
-    style, script = asset("report.css"), asset("report.js")
     parts = [
-        f"<header><h1>{escaped(title)}</h1></header>",
         _tiles(outcome, before, after),
         _words(outcome),
         _configuration(outcome),
         _trials(outcome),
         _layers(outcome),
-        "<footer>Made by mobilenet. This file is complete: it loads nothing from elsewhere.</footer>",
     ]
-    head = f"{content_policy(script)}<title>{escaped(title)}</title><style>{style}</style>"
-    body = f"<main>{''.join(parts)}</main><script>{script}</script>"
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+    return page(title, parts)
 
 
 def _tiles(outcome: Outcome, before: int, after: int) -> str:
-    tiles = [
+    values = [
         (f"{outcome.measure} in integers", f"{outcome.score:.1%}"),
         (f"{outcome.measure} in float", f"{outcome.float_score:.1%}"),
         ("Drop, in points", f"{outcome.drop * 100:.2f}"),
@@ -83,11 +87,7 @@ def _tiles(outcome: Outcome, before: int, after: int) -> str:
         ("Megabytes in float", f"{before / 1e6:.2f}"),
         ("Layers in float", str(len(outcome.found.kept))),
     ]
-    cells = (
-        f'<div class="tile{" first" if number == 0 else ""}"><b>{value}</b><span>{escaped(name)}</span></div>'
-        for number, (name, value) in enumerate(tiles)
-    )
-    return f'<div class="tiles">{"".join(cells)}</div>'
+    return tiles(values)
 
 
 def _words(outcome: Outcome) -> str:
@@ -103,8 +103,7 @@ def _words(outcome: Outcome) -> str:
         sentences.append(f"The layers that suffer most from integers: {names}.")
     if outcome.drawn.labels is None and outcome.drawn.truth is None:
         sentences.append(f"The measure is what the float model says: {escaped(outcome.drawn.note)}.")
-    items = "".join(f"<li>{sentence}</li>" for sentence in sentences)
-    return f'<section><h2>In words</h2><ul class="words">{items}</ul></section>'
+    return words_section(sentences)
 
 
 def _kept(outcome: Outcome) -> str:
@@ -130,13 +129,14 @@ def _configuration(outcome: Outcome) -> str:
         "Pictures": outcome.drawn.note,
         "Largest share of the work in float": f"{options.max_float:.0%}",
     }
-    items = "".join(f"<dt>{escaped(key)}</dt><dd>{escaped(value)}</dd>" for key, value in rows.items())
-    return f"<section><h2>The configuration</h2><dl>{items}</dl></section>"
+    return facts_section("The configuration", rows)
 
 
 def _trials(outcome: Outcome) -> str:
     headings = [("How", True), ("Noise", False)]
-    rows = [f"<tr>{_name(trial.how)}{_figure(trial.noise, f'{trial.noise:.5f}')}</tr>" for trial in outcome.trials]
+    rows = [
+        f"<tr>{name_cell(trial.how)}{_figure(trial.noise, f'{trial.noise:.5f}')}</tr>" for trial in outcome.trials
+    ]
     return (
         '<section><h2>What was tried</h2><p class="faint">Noise: the energy of what integers change in the '
         "network's output, over that of the output, on pictures that are neither calibrated on nor held out, if "
@@ -178,9 +178,9 @@ def _layer_row(outcome: Outcome, entry: Sensitivity, in_float: bool) -> str:
         step, zero = kind.quantisation.scale, kind.quantisation.zero_point
         low, high = -zero * step, (255 - zero) * step
     cells: Sequence[str] = (
-        _name(layer.name),
-        _name(layer.kind),
-        _name("float" if in_float else f"integers, {outcome.prepared.method}"),
+        name_cell(layer.name),
+        name_cell(layer.kind),
+        name_cell("float" if in_float else f"integers, {outcome.prepared.method}"),
         _figure(low, f"{low:.4g}"),
         _figure(high, f"{high:.4g}"),
         _figure(step, f"{step:.3g}"),
@@ -190,10 +190,6 @@ def _layer_row(outcome: Outcome, entry: Sensitivity, in_float: bool) -> str:
         _figure(entry.noise, f"{entry.noise:.2e}"),
     )
     return f"<tr>{''.join(cells)}</tr>"
-
-
-def _name(text: str) -> str:
-    return f'<td class="text" data-value="{escaped(text)}">{escaped(text)}</td>'
 
 
 def _figure(value: float, text: str) -> str:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mobilenet.tasks.detect import Boxes
     from mobilenet.tasks.detection_metrics import DetectionMetrics
 
-MOST_CURVES = 10  # classes; of more, those with most objects are drawn
 GRID_WIDTH, GAP = 1500, 6  # pixels
 WHITE = (255, 255, 255)
 
@@ -35,12 +34,9 @@ def precision_recall_plot(metrics: DetectionMetrics, path: PathLike) -> Path:
     axes = figure.add_subplot()
     _style(axes, f"IoU 0.5: AP50 {metrics.figures['ap50'] or 0:.4f} on {metrics.images} pictures")
     recall = np.linspace(0, 1, metrics.precision.shape[1])
-    numbered = list(enumerate(metrics.per_class.items()))
-    numbered.sort(key=lambda item: -item[1][1]["objects"])
-    for number, (name, figures) in numbered[:MOST_CURVES]:
-        if figures["objects"]:
-            label = f"{_plain(name, 24)}: {figures['ap50']:.3f}"
-            axes.plot(recall, metrics.precision[number], linewidth=1.8, label=label)
+    for name, precision in metrics.curves():
+        label = f"{_plain(name, 24)}: {metrics.per_class[name]['ap50']:.3f}"
+        axes.plot(recall, precision, linewidth=1.8, label=label)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0.0, 1.0), ylim=(0.0, 1.02))
     axes.legend(frameon=False, loc="lower left")
     return _save(figure, path)

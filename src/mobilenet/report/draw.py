@@ -48,8 +48,13 @@ def fit_picture(image: NDArray[np.uint8], side: int) -> Image.Image:
     if longest <= side:
         factor = side // longest
         return Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.NEAREST)
-    size = (max(1, round(width * side / longest)), max(1, round(height * side / longest)))
-    return Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+    return Image.fromarray(image).resize(reduced_size(width, height, side), Image.Resampling.LANCZOS)
+
+
+def reduced_size(width: int, height: int, side: int) -> tuple[int, int]:
+    """(width, height) in pixels of a picture that is reduced until its longer side is at most `side`."""
+    longest = max(width, height, side)
+    return max(1, round(width * side / longest)), max(1, round(height * side / longest))
 
 
 def draw_answer(image: NDArray[np.uint8], bars: Sequence[tuple[str, float]], caption: str = "") -> Image.Image:

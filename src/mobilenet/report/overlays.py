@@ -33,7 +33,7 @@ def draw_overlays(rows: Sequence[Row], classes: Sequence[str]) -> Image.Image:
     """
     if not rows:
         raise ArgumentError("there are no pictures to draw masks on")
-    plain = [0] if classes[0].lower() == UNTINTED else []
+    plain = untinted(classes)
     pairs = [_pair(row, plain) for row in rows]
     across = min(ACROSS, len(pairs))
     width = max(pair.width for pair in pairs) * across + MARGIN * (across - 1)
@@ -53,11 +53,37 @@ def draw_overlays(rows: Sequence[Row], classes: Sequence[str]) -> Image.Image:
 def _pair(row: Row, plain: Sequence[int]) -> Image.Image:
     """The truth on the left, the answer on the right."""
     image, *maps = row
-    parts = [fit_picture(tinted(image, classes, plain), SIDE) for classes in maps]
-    canvas = Image.new("RGB", (sum(part.width for part in parts) + GAP, parts[0].height), PAPER)
-    canvas.paste(parts[0], (0, 0))
-    canvas.paste(parts[1], (parts[0].width + GAP, 0))
+    return _beside([fit_picture(tinted(image, classes, plain), SIDE) for classes in maps])
+
+
+def draw_triple(row: Row, plain: Sequence[int], side: int) -> Image.Image:
+    """The picture, the truth and the answer beside each other, no side of them longer than `side` pixels.
+
+    Args:
+        row: uint8 [H, W, 3] and two class maps, uint8 [H, W].
+        plain: classes that are left as they are.
+        side: in pixels.
+
+    Raises:
+        ArgumentError: a class map is of another size.
+    """
+    image, *maps = row
+    pictures = [image, *(tinted(image, classes, plain) for classes in maps)]
+    return _beside([fit_picture(one, side) for one in pictures])
+
+
+def _beside(parts: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of one size in a row."""
+    width, height = parts[0].size
+    canvas = Image.new("RGB", ((width + GAP) * len(parts) - GAP, height), PAPER)
+    for number, part in enumerate(parts):
+        canvas.paste(part, (number * (width + GAP), 0))
     return canvas
+
+
+def untinted(classes: Sequence[str]) -> list[int]:
+    """Classes that are left as they are: a class 0 of the name "background"."""
+    return [0] if classes[0].lower() == UNTINTED else []
 
 
 def _legend(classes: Sequence[str], plain: Sequence[int], width: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""The reliability diagram as inline SVG, coloured by the page's style sheet."""
+"""Diagrams as inline SVG, coloured by the page's style sheet: reliability, and precision over recall."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 # (lower, upper, confidence, accuracy, count), as mobilenet.tasks.metrics.reliability_bins gives them
 Bin = tuple[float, float, float, float, int]
+Curve = tuple[str, tuple[int, int, int], Sequence[float]]
 
 LEFT, TOP, SIDE, COUNT_TOP, COUNT_HEIGHT = 62, 10, 300, 326, 50
 WIDTH, HEIGHT = LEFT + SIDE + 22, COUNT_TOP + COUNT_HEIGHT + 40
@@ -26,6 +27,25 @@ def reliability_svg(bins: Sequence[Bin], description: str) -> str:
     )
 
 
+def curves_svg(curves: Sequence[Curve], description: str) -> str:
+    """Precision over recall: a line for each (name, colour, precision at evenly spaced recalls from 0 to 1).
+
+    `description` and the names must be escaped already.
+    """
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {TOP + SIDE + 40}" role="img" aria-label="{description}">'
+        f"{_grid(TOP + SIDE, 'recall', 'precision')}{''.join(_curve(one) for one in curves)}</svg>"
+    )
+
+
+def _curve(curve: Curve) -> str:
+    name, (red, green, blue), values = curve
+    last = max(len(values) - 1, 1)
+    points = " ".join(f"{_x(n / last):.1f},{_y(value):.1f}" for n, value in enumerate(values))
+    line = f'<polyline class="curve" stroke="rgb({red}, {green}, {blue})" points="{points}"/>'
+    return f"<g><title>{name}</title>{line}</g>"
+
+
 def _x(share: float) -> float:
     return LEFT + share * SIDE
 
@@ -35,20 +55,25 @@ def _y(share: float) -> float:
 
 
 def _axes(most: int) -> str:
+    base = COUNT_TOP + COUNT_HEIGHT
+    return (
+        f"{_grid(base, 'confidence', 'accuracy')}"
+        f'<line class="grid" x1="{LEFT}" x2="{LEFT + SIDE}" y1="{base}" y2="{base}"/>'
+        f'<text x="{LEFT - 6}" y="{COUNT_TOP + 10}" text-anchor="end">{most}</text>'
+    )
+
+
+def _grid(base: int, across: str, up: str) -> str:
+    """Lines and shares of the square, those of the x axis below `base`; the axes' names."""
     parts = []
     for tick in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
         x, y, label = _x(tick), _y(tick), f"{tick:.0%}"
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{LEFT + SIDE}" y1="{y:g}" y2="{y:g}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:g}" text-anchor="end">{label}</text>')
-        parts.append(f'<text x="{x:g}" y="{COUNT_TOP + COUNT_HEIGHT + 16}" text-anchor="middle">{label}</text>')
-    base = COUNT_TOP + COUNT_HEIGHT
-    parts.append(f'<line class="grid" x1="{LEFT}" x2="{LEFT + SIDE}" y1="{base}" y2="{base}"/>')
-    parts.append(f'<text x="{LEFT - 6}" y="{COUNT_TOP + 10}" text-anchor="end">{most}</text>')
-    parts.append(f'<text x="{_x(0.5):g}" y="{HEIGHT - 6}" text-anchor="middle">confidence</text>')
+        parts.append(f'<text x="{x:g}" y="{base + 16}" text-anchor="middle">{label}</text>')
+    parts.append(f'<text x="{_x(0.5):g}" y="{base + 34}" text-anchor="middle">{across}</text>')
     middle = f"{_y(0.5):g}"
-    parts.append(
-        f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">accuracy</text>'
-    )
+    parts.append(f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">{up}</text>')
     return "".join(parts)
 
 

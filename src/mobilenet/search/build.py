@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobilenet.errors import ArgumentError, IndexFileError, MissingExtraError
+from mobilenet.files.locks import locked
 from mobilenet.files.model_file import write_model_file
 from mobilenet.search import neighbours, records
 from mobilenet.search.folder import Changes, compare, digest, picture_path
 from mobilenet.search.index import LOG, MODEL
-from mobilenet.search.lock import locked
 from mobilenet.search.log import REBUILD, Contents, LogFile, Writer, salvage
 from mobilenet.search.model import dimension, embedder, fingerprint
 from mobilenet.search.nearest import EXACT_BELOW, unit
@@ -93,7 +94,11 @@ def update_index(
     if not (target / LOG).exists():
         compare(root, Contents())  # before anything is written
         target.mkdir(parents=True, exist_ok=True)
-    with locked(target / LOCK):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(target / LOCK, wait=False))
+        except BlockingIOError as error:
+            raise IndexFileError(f"{target}: another process is writing this index; wait for it") from error
         begun = _begin(target, header, made, rebuild)
         return _update(made, root, target, begun, on_progress)
 

@@ -66,6 +66,7 @@ def search(
     picture: Annotated[str, typer.Argument(metavar="PICTURE", help="What is looked for.")],
     top: Annotated[int, typer.Option(min=1, help="How many pictures to name.")] = 10,
     html: Annotated[str | None, typer.Option(help="Write a self-contained page of the pictures here.")] = None,
+    save: Annotated[str | None, typer.Option(help="Draw the pictures beside each other here (.png).")] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -82,6 +83,11 @@ def search(
 
         write_page(html, picture, found, index)
         err.print(f"page: {escape(html)}", highlight=False)
+    if save is not None:
+        from mobilenet.search.page import write_sheet
+
+        write_sheet(save, picture, found)
+        err.print(f"picture: {escape(save)}", highlight=False)
     if not opened.done:
         err.print("note: the index is not finished: run `mobilenet index` again", highlight=False)
 

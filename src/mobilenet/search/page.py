@@ -1,18 +1,22 @@
-"""What a search found, as one HTML page that needs nothing else."""
+"""What a search found, as one HTML page that needs nothing else, or as one picture."""
 
 from __future__ import annotations
 
 import base64
+import io
 import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mobilenet.errors import ImageError
 from mobilenet.files.atomic import write_atomically
 from mobilenet.pictures.decode import decode
-from mobilenet.report.html import thumbnail_jpeg
+from mobilenet.report.page import thumbnail_jpeg
 
 if TYPE_CHECKING:
     from mobilenet.search.index import Match
@@ -49,6 +53,28 @@ def write_page(path: str, picture: str, matches: Sequence[Match], index: str) ->
         f'<div class="found">\n{found}\n</div></body></html>\n'
     )
     write_atomically(path, text.encode("utf-8", "replace"))
+
+
+def write_sheet(path: str, picture: str, matches: Sequence[Match]) -> None:
+    """Writes a PNG of the picture that was looked for and of those that were found; see `write_page`.
+
+    Raises:
+        ArgumentError: nothing was found.
+        OSError: the picture cannot be written.
+    """
+    from mobilenet.report.neighbours import draw_neighbours
+
+    shown = [(_readable(match.path), f"{match.similarity:.3f}  {match.name}") for match in matches]
+    stream = io.BytesIO()
+    draw_neighbours(decode(picture), Path(picture).name, shown).save(stream, "PNG", optimize=True)
+    write_atomically(path, stream.getvalue())
+
+
+def _readable(path: str) -> NDArray[np.uint8] | None:
+    try:
+        return decode(path)
+    except ImageError:
+        return None
 
 
 def _figure(path: str, name: str, before: str) -> str:

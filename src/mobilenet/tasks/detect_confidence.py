@@ -65,7 +65,7 @@ def _ranked(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
     """Falling confidences of all boxes, how many up to each are right, and how many objects there are."""
     objects = sum(int((~picture.ignored).sum()) for picture in pictures)
-    matched = [_matched(picture, boxes) for picture, boxes in zip(pictures, found, strict=True)]
+    matched = [match(picture, boxes).right for picture, boxes in zip(pictures, found, strict=True)]
     scores = np.concatenate([boxes.conf for boxes in found]) if found else np.zeros(0, np.float32)
     right = np.concatenate(matched) if matched else np.zeros(0, np.int8)
     scores, right = scores[right >= 0], right[right >= 0]
@@ -73,8 +73,19 @@ def _ranked(
     return scores[order].astype(np.float64), np.cumsum(right[order], dtype=np.int64), objects
 
 
-def _matched(picture: BoxedPicture, boxes: Boxes) -> NDArray[np.int8]:
-    """Of each box, the most probable first: 1 if it is right, 0 if not, -1 if it lies on an ignored object."""
+class Match(NamedTuple):
+    """Which boxes of a picture are right, and which of its objects are found.
+
+    `right`: int8 (N), 1 if the box is right, 0 if not, -1 if it lies on an ignored object; `taken`: bool (M),
+    whether a box has found the object.
+    """
+
+    right: NDArray[np.int8]
+    taken: NDArray[np.bool_]
+
+
+def match(picture: BoxedPicture, boxes: Boxes) -> Match:
+    """Boxes take objects in turn, the most probable first, as `best_confidence` says."""
     result = np.zeros(len(boxes), np.int8)
     overlaps = _ious(boxes.xyxy.astype(np.float64), picture.boxes.astype(np.float64))
     free = np.ones(len(picture.labels), bool)
@@ -86,7 +97,7 @@ def _matched(picture: BoxedPicture, boxes: Boxes) -> NDArray[np.int8]:
             free[best], result[row] = False, 1
         elif (candidates & picture.ignored).any():
             result[row] = -1
-    return result
+    return Match(result, ~free)
 
 
 def _ious(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

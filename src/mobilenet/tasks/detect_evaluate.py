@@ -12,8 +12,10 @@ import numpy as np
 
 from mobilenet.errors import ArgumentError, DataError
 from mobilenet.pictures.boxes import BoxedPicture, BoxFolder, read_boxes
+from mobilenet.report.page import check_target, write_html
 from mobilenet.tasks.detect import Boxes, detection_of
 from mobilenet.tasks.detect_confidence import at_confidence
+from mobilenet.tasks.detect_report import detector_page
 from mobilenet.tasks.detection_metrics import MEASURED_FROM, detection_metrics
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def evaluate_detector(
         split: train, val, test, or all.
         batch: how many pictures run at once.
         on_bad_picture: stop, or skip: boxes and pictures that cannot be used are counted in `skipped`.
-        report: nothing: there is no HTML report of detection.
+        report: where to write a self-contained HTML report.
         on_progress: is called with (pictures done, pictures in all).
 
     Returns:
@@ -50,15 +52,15 @@ def evaluate_detector(
 
     Raises:
         DataError: the data or split cannot be used, or something in it is bad and `on_bad_picture` is stop.
-        ArgumentError: the model is no detector or has another number of classes, a report is asked for, or another
-            `on_bad_picture`.
+        ArgumentError: the model is no detector or has another number of classes, the report cannot be written, or
+            another `on_bad_picture`.
         MissingExtraError: faster-coco-eval is not installed.
     """
     model._need("detect")
     if on_bad_picture not in ("stop", "skip"):
         raise ArgumentError(f"on_bad_picture is stop or skip, not {on_bad_picture!r}")
     if report is not None:
-        raise ArgumentError(f"{os.fspath(report)}: there is no report of a detector; its figures are as JSON")
+        check_target(report)
     folder = read_boxes(os.fspath(data), classes=model.labels or None, on_bad_box=on_bad_picture)
     if len(folder.classes) != len(model.names):
         raise ArgumentError(f"the model finds {len(model.names)} classes, the data have {len(folder.classes)}")
@@ -77,14 +79,20 @@ def evaluate_detector(
             raise DataError(f"{answer.error} (on_bad_picture=skip leaves such pictures out)") from answer.error
         if on_progress:
             on_progress(done, len(pictures))
+    if not measured:
+        raise DataError(f"{os.fspath(data)}: there is no good picture to evaluate on")
     assert model.decoding is not None
-    return detection_metrics(measured, found, folder.classes).to_dict() | {
+    figures = detection_metrics(measured, found, folder.classes)
+    metrics = figures.to_dict() | {
         "confidence": at_confidence(measured, found, model.decoding.score_threshold)._asdict(),
         "latency_ms": round(float(np.median(milliseconds)), 3),
         "data": os.fspath(data),
         "split": split,
         "skipped": len(folder.skipped) + len(pictures) - len(measured),
     }
+    if report is not None:
+        write_html(report, detector_page(model, metrics, figures, measured, found))
+    return metrics
 
 
 def all_boxes(decoding: Decoding | None) -> Decoding:

@@ -28,6 +28,8 @@ FIGURES = {"ap": 0, "ap50": 1, "ap75": 2, "ap_small": 3, "ap_medium": 4, "ap_lar
 RECALLS = 101
 MEASURED_FROM = 0.001  # boxes of a lower probability change no figure
 MAX_BOXES = 100
+MOST_CURVES = 10  # that can be told apart in one diagram
+SMALL, LARGE = 32**2, 96**2  # square pixels
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ class DetectionMetrics:
         """JSON-able, without the curves."""
         counts = {"images": self.images, "objects": self.objects}
         return {**counts, **self.figures, "per_class": self.per_class}
+
+    def curves(self, most: int = MOST_CURVES) -> list[tuple[str, NDArray[np.float64]]]:
+        """Name and row of `precision` of the classes that have objects, those with most first, at most so many."""
+        numbered = list(enumerate(self.per_class.items()))
+        numbered.sort(key=lambda item: -item[1][1]["objects"])
+        return [(name, self.precision[n]) for n, (name, figures) in numbered[:most] if figures["objects"]]
 
 
 def detection_metrics(
@@ -90,6 +98,14 @@ def detection_metrics(
     figures = {name: _measured(stats[place]) for name, place in FIGURES.items()}
     curves = np.array(precision[0, :, :, 0, -1].T, np.float64)
     return DetectionMetrics(len(pictures), objects, figures, per_class, curves)
+
+
+def object_sizes(pictures: Sequence[BoxedPicture]) -> dict[str, int]:
+    """How many objects are `small`, `medium` and `large`, without ignored ones."""
+    corners = [picture.boxes[~picture.ignored].astype(np.float64) for picture in pictures]
+    areas = np.concatenate([(box[:, 2:] - box[:, :2]).prod(1) for box in corners] or [np.zeros(0)])
+    small, large = int((areas < SMALL).sum()), int((areas >= LARGE).sum())
+    return {"small": small, "medium": len(areas) - small - large, "large": large}
 
 
 def coco_annotations(pictures: Sequence[BoxedPicture], names: Sequence[str]) -> dict[str, Any]:

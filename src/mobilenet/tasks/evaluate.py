@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ import numpy as np
 from mobilenet.errors import DataError, ImageError
 from mobilenet.pictures.decode import decode
 from mobilenet.pictures.folders import Sample, read_dataset
-from mobilenet.report.html import Mistake, evaluation_report, thumbnail_jpeg
+from mobilenet.report.html import Mistake, evaluation_report
+from mobilenet.report.page import check_target, thumbnail_jpeg, write_html
 from mobilenet.tasks.metrics import classification_metrics, reliability_bins, worst_mistakes
 
 if TYPE_CHECKING:
@@ -61,8 +62,10 @@ def evaluate(
 
     Raises:
         DataError: the data or split cannot be used, or a picture is bad and `on_bad_picture` is stop.
-        ArgumentError: the model is no classifier.
+        ArgumentError: the model is no classifier, or the report cannot be written.
     """
+    if report is not None:
+        check_target(report)
     samples = _samples(data, split, model.names if model.labels else ())
     scores = _score(model, samples, batch, on_bad_picture, on_progress)
     targets = np.array([sample.label for sample in scores.samples])
@@ -75,7 +78,7 @@ def evaluate(
         "skipped": len(scores.bad),
     }
     if report is not None:
-        Path(report).write_text(_report(model, metrics, scores, probabilities, targets), encoding="utf-8")
+        write_html(report, _report(model, metrics, scores, probabilities, targets))
     return metrics
 
 
@@ -120,7 +123,7 @@ def _report(
     worst = worst_mistakes(probabilities, targets, WORST_MISTAKES)
     return evaluation_report(
         metrics,
-        title=f"{model.provenance.get('model', 'Model')} on {metrics['data']} ({metrics['split']})",
+        title=report_title(model, metrics),
         model_info=model_info(model),
         classes=model.names,
         reliability=reliability,
@@ -137,6 +140,11 @@ def _mistake(model: Model, sample: Sample, probabilities: np.ndarray) -> Mistake
         confidence=float(probabilities[predicted]),
         thumbnail_jpeg=thumbnail_jpeg(decode(sample.path)),
     )
+
+
+def report_title(model: Model, metrics: Mapping[str, Any]) -> str:
+    """What was measured on which pictures."""
+    return f"{model.provenance.get('model', 'Model')} on {metrics['data']} ({metrics['split']})"
 
 
 def model_info(model: Model) -> dict[str, str]:

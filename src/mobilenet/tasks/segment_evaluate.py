@@ -12,7 +12,9 @@ import numpy as np
 from mobilenet.errors import ArgumentError, DataError, ImageError
 from mobilenet.pictures.mask_set import MaskSample, load_mask
 from mobilenet.pictures.masks import read_masks
+from mobilenet.report.page import check_target, write_html
 from mobilenet.tasks.segment import segmentation_of
+from mobilenet.tasks.segment_report import WorstMasks, segmenter_page
 from mobilenet.tasks.segmentation_metrics import SegmentationMeter
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def evaluate_segmenter(
         split: train, val, test, or all.
         batch: how many pictures run at once.
         on_bad_picture: stop, or skip: pictures and masks that cannot be used are counted in `skipped`.
-        report: nothing: there is no HTML report of segmentation.
+        report: where to write a self-contained HTML report.
         on_progress: is called with (pictures done, pictures in all).
         boundaries: whether boundary F is measured, too.
 
@@ -50,22 +52,23 @@ def evaluate_segmenter(
 
     Raises:
         DataError: the data or split cannot be used, or a picture is bad and `on_bad_picture` is stop.
-        ArgumentError: the model is no segmenter, a report is asked for, or another `on_bad_picture`.
+        ArgumentError: the model is no segmenter, the report cannot be written, or another `on_bad_picture`.
     """
     model._need("segment")
     if on_bad_picture not in ("stop", "skip"):
         raise ArgumentError(f"on_bad_picture is stop or skip, not {on_bad_picture!r}")
     if report is not None:
-        raise ArgumentError(f"{os.fspath(report)}: there is no report of a segmenter; its figures are as JSON")
+        check_target(report)
     folder = read_masks(Path(data), classes=model.labels or None, on_missing=on_bad_picture)
     samples = folder.samples(split)
     meter = SegmentationMeter(len(model.names), boundaries=boundaries)
+    worst = None if report is None else WorstMasks()
     milliseconds: list[float] = []
     skipped = len(folder.skipped)
     answers = model.answers((sample.path for sample in samples), batch=batch)
     for done, (sample, answer) in enumerate(zip(samples, answers, strict=True), 1):
         try:
-            milliseconds.append(_measure(model, sample, answer, meter))
+            milliseconds.append(_measure(model, sample, answer, meter, worst))
         except (ImageError, DataError) as error:
             if on_bad_picture == "stop":
                 raise DataError(f"{error} (on_bad_picture=skip leaves such pictures out)") from error
@@ -74,18 +77,25 @@ def evaluate_segmenter(
             on_progress(done, len(samples))
     if not milliseconds:
         raise DataError(f"{os.fspath(data)}: there is no good picture to evaluate on")
-    return meter.results(model.names) | {
+    metrics = meter.results(model.names) | {
         "latency_ms": round(float(np.median(milliseconds)), 3),
         "data": os.fspath(data),
         "split": split,
         "skipped": skipped,
     }
+    if report is not None and worst is not None:
+        write_html(report, segmenter_page(model, metrics, worst))
+    return metrics
 
 
-def _measure(model: Model, sample: MaskSample, answer: Answer, meter: SegmentationMeter) -> float:
+def _measure(
+    model: Model, sample: MaskSample, answer: Answer, meter: SegmentationMeter, worst: WorstMasks | None
+) -> float:
     if answer.error:
         raise answer.error
     result = segmentation_of(model, answer)
     truth = load_mask(sample, (result.masks.shape[0], result.masks.shape[1]), meter.classes)
-    meter.add(result.masks, truth)
+    iou = meter.add(result.masks, truth)
+    if worst is not None:
+        worst.add(sample.path, iou, truth, result.masks)
     return float(sum(result.speed.values()))

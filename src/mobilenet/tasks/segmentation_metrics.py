@@ -51,8 +51,11 @@ class SegmentationMeter:
         self._boundary_sums = np.zeros(classes)
         self._boundary_counts = np.zeros(classes, np.int64)
 
-    def add(self, found: ClassMap, truth: ClassMap) -> None:
+    def add(self, found: ClassMap, truth: ClassMap) -> float | None:
         """Counts a picture: two class maps, uint8 [H, W]; 255 in `truth` means no class, in `found` not seen.
+
+        Returns:
+            mIoU of this picture alone, 0 to 1; None if none of its pixels has a class.
 
         Raises:
             ArgumentError: shapes differ, or a value is no class.
@@ -68,10 +71,12 @@ class SegmentationMeter:
         counts = np.where(truth == IGNORED, 0, truth).astype(np.intp) * (self.classes + 1)
         counts += np.where(found == IGNORED, self.classes, found)
         valid = counts[truth != IGNORED]
-        self.confusion += np.bincount(valid, minlength=self.confusion.size).reshape(self.confusion.shape)
+        own = np.bincount(valid, minlength=self.confusion.size).reshape(self.confusion.shape)
+        self.confusion += own
         self.pictures += 1
         if self.boundaries:
             self._add_boundaries(found, truth)
+        return _mean(_ious(own))
 
     def _add_boundaries(self, found: ClassMap, truth: ClassMap) -> None:
         radius = ceil(self.boundary_share * hypot(*truth.shape))
@@ -88,9 +93,7 @@ class SegmentationMeter:
 
     def iou(self) -> NDArray[np.float64]:
         """Of each class, [classes]; NaN where it is neither in the truth nor in the answers."""
-        hits = np.diag(self.confusion)
-        union = self.confusion.sum(1) + self.confusion.sum(0)[: self.classes] - hits
-        return _shares(hits, union)
+        return _ious(self.confusion)
 
     def boundary(self) -> NDArray[np.float64]:
         """Boundary F of each class, [classes]; NaN where it has no boundary in any picture."""
@@ -174,6 +177,12 @@ def grown(mask: Mask, radius: int) -> Mask:
         result[step:] |= wide[: height - step]
         result[: height - step] |= wide[step:]
     return result
+
+
+def _ious(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Of each class, [C], from counts [C, C + 1]; NaN where it is neither in the truth nor in the answers."""
+    hits = np.diag(confusion)
+    return _shares(hits, confusion.sum(1) + confusion.sum(0)[:-1] - hits)
 
 
 def _shares(part: NDArray[Any], whole: NDArray[np.int64]) -> NDArray[np.float64]:
