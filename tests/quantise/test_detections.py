@@ -17,7 +17,7 @@ pytest.importorskip(
 import mobilenet
 from mobilenet.errors import ArgumentError, DataError
 from mobilenet.model import Model
-from mobilenet.quantise.detections import JOINED, as_truth
+from mobilenet.quantise.detections import JOINED, as_truth, useful_scores, weighed_by
 from mobilenet.quantise.measure import Measure, answers, read_pixels
 from mobilenet.quantise.options import QuantiseOptions
 from mobilenet.quantise.outcome import quantise_within
@@ -103,3 +103,28 @@ def test_a_detector_keeps_to_its_budget_in_integers(data: Path, model: Model) ->
     assert small.decoding == model.decoding
     boxes = small.predict(pictures(data)[0]).at_least(0.5).boxes
     np.testing.assert_allclose(boxes.xyxy, [[30, 20, 90, 60]], atol=3)
+
+
+def test_noise_of_a_detector_is_that_of_what_it_finds() -> None:
+    made = mobilenet.create("mobilenet_v2", head="yolo", classes=2, resolution=64, width_multiplier=0.35)
+    places = sum(rows * columns for rows, columns in made.decoding.maps)
+    random = np.random.default_rng(0)
+    wanted = random.normal(0, 1, (3, places, 6)).astype(np.float32)
+    wanted[..., 4:] -= 12  # nothing there, but in one place
+    wanted[:, 5, 4] = 3
+    measure = Measure("AP50", JOINED, wanted, figure=lambda rows: 0.0, weighed=weighed_by(made, wanted))
+    nothing, something, surer = wanted.copy(), wanted.copy(), wanted.copy()
+    nothing[:, 6:, :4] += 1
+    nothing[:, 6:, 4:] -= 5
+    something[:, 5, 0] += 1
+    surer[:, 5, 4] -= 3
+    assert measure.noise(wanted) == 0
+    assert measure.noise(nothing) < 1e-6 < 1e-2 < min(measure.noise(something), measure.noise(surer))
+
+
+def test_scores_far_below_the_threshold_are_not_told_apart() -> None:
+    yolo = mobilenet.create("mobilenet_v2", head="yolo", classes=2, resolution=64, width_multiplier=0.35)
+    low, high = useful_scores(yolo)["scores"]
+    assert 1 / (1 + np.exp(-low)) < 0.0005 and high == np.inf
+    ssd = mobilenet.create("mobilenet_v1", head="ssd", classes=2, resolution=64, width_multiplier=0.25)
+    assert useful_scores(ssd) == {}  # a softmax compares them

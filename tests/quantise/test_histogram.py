@@ -7,7 +7,7 @@ import pytest
 
 from mobilenet.errors import ArgumentError
 from mobilenet.graph.graph import Graph, Node, TensorType
-from mobilenet.graph.ops import Activation, Conv
+from mobilenet.graph.ops import Activation, Concat, Conv, Reshape
 from mobilenet.quantise.histogram import Histogram
 from mobilenet.quantise.integer import STEPS, quantisation_of
 from mobilenet.quantise.methods import METHODS, choose_range, choose_ranges
@@ -105,6 +105,25 @@ def test_outputs_are_never_clipped_and_activations_limit_what_they_read() -> Non
     assert ranges["last"] == Range(-9, 9)
     assert ranges["x"].high < 8
     assert ranges["conv"].low == -3
+
+
+def test_what_an_output_is_a_copy_of_is_not_clipped_either() -> None:
+    nodes = (
+        Node("a", Conv(out_channels=1), ("x",)),
+        Node("b", Conv(out_channels=1), ("x",)),
+        Node("flat", Reshape((-1,)), ("a",)),
+        Node("other", Reshape((-1,)), ("b",)),
+        Node("join", Concat(), ("flat", "other")),
+        Node("rows", Reshape((-1, 1)), ("join",)),
+    )
+    graph = Graph({"x": TensorType((2, 2, 1))}, nodes, {"y": "rows"})
+    wild = np.concatenate([np.random.default_rng(0).standard_normal(200_000), [-9.0, 9.0]])
+    seen = {name: histogram(wild) for name in graph.types}
+    ranges = choose_ranges(graph, seen, "mse")
+    assert {ranges[name] for name in ("a", "flat", "b", "other", "join", "rows")} == {Range(-9, 9)}
+    cut = choose_ranges(graph, seen, "mse", of_outputs={"y": (-2.0, np.inf)})
+    assert {cut[name] for name in ("a", "flat", "b", "other", "join", "rows")} == {Range(-2, 9)}
+    assert cut["x"].high < 8
 
 
 @pytest.mark.parametrize(

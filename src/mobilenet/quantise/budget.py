@@ -30,7 +30,7 @@ from mobilenet.quantise.equalise import equalise, pairs
 from mobilenet.quantise.integer import to_integers
 from mobilenet.quantise.layers import Layer, layers
 from mobilenet.quantise.lower import lower
-from mobilenet.quantise.measure import Measure, answers, read_pixels
+from mobilenet.quantise.measure import Measure, answers, read_pixels, useful_outputs
 from mobilenet.quantise.methods import choose_ranges
 from mobilenet.quantise.observe import observe
 from mobilenet.quantise.options import QuantiseOptions
@@ -227,10 +227,11 @@ def _candidates(
         variants.append((other, observe(graph, other, batches), True))
     fixed = picture_range(model.preprocessing)
     source = next(iter(graph.inputs))
+    cuts = useful_outputs(model)
     found = []
     for own, seen, equalised in variants:
         for method in options.methods:
-            ranges = choose_ranges(graph, seen.histograms, method, options.percentile)
+            ranges = choose_ranges(graph, seen.histograms, method, options.percentile, cuts)
             if fixed is not None:
                 ranges[source] = fixed
             found.append(Prepared(graph, own, ranges, method, equalised))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import inf, log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from mobilenet.errors import ArgumentError
 from mobilenet.family.decoding import OUTPUTS
 from mobilenet.model import Model
 from mobilenet.pictures.boxes import BoxedPicture
-from mobilenet.tasks.detect import Boxes, decoded, placed_back
+from mobilenet.tasks.detect import Boxes, decoded, placed_back, probabilities
 from mobilenet.tasks.detection_metrics import MEASURED_FROM, detection_metrics
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from mobilenet.files.contents import ModelContents
 
+BELOW = 1.0  # of a score: so far below the threshold that no rounding lifts it above
 JOINED = "boxes and scores"  # stands for both outputs beside each other, (N, A, 4 + columns)
 Figure = Callable[[np.ndarray], float]
 
@@ -40,6 +42,39 @@ def found_in(model: ModelContents, row: NDArray[np.float32], size: tuple[int, in
     window, place = rule.placement(size[1], size[0])
     corners = placed_back(found.boxes, window, place, size[1], size[0])
     return Boxes(corners, found.scores, found.classes, size)
+
+
+def useful_scores(model: ModelContents) -> dict[str, tuple[float, float]]:
+    """Below which number a score is far from any box that is kept: most are, and by far.
+
+    Scores that a softmax compares with each other have no such number.
+    """
+    decoding = model.decoding
+    if decoding is None or decoding.scores != "sigmoid":
+        return {}
+    threshold = min(decoding.score_threshold, MEASURED_FROM)
+    return {"scores": (log(threshold / (1 - threshold)) - BELOW, inf)} if threshold > 0 else {}
+
+
+def weighed_by(model: ModelContents, reference: NDArray[np.float32]) -> Callable[[np.ndarray], np.ndarray]:
+    """What of joined outputs matters: probabilities, and boxes as far as something is there.
+
+    Args:
+        model: the float detector.
+        reference: its joined outputs (N, A, 4 + columns).
+
+    Returns:
+        What makes boxes, each times its largest probability in `reference`, and probabilities of joined outputs of
+        the same pictures.
+    """
+    decoding = model.decoding
+    assert decoding is not None
+
+    def chances(rows: np.ndarray) -> NDArray[np.float64]:
+        return probabilities(rows[..., 4:], decoding)
+
+    there = chances(reference).max(axis=-1, keepdims=True)
+    return lambda rows: np.concatenate([rows[..., :4] * there, chances(rows)], axis=-1)
 
 
 def average_precision(model: Model, pictures: Sequence[BoxedPicture]) -> Figure:

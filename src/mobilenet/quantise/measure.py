@@ -55,6 +55,15 @@ def answers(model: Model, pixels: np.ndarray, output: str) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def useful_outputs(model: ModelContents) -> dict[str, tuple[float, float]]:
+    """Outside of which numbers an output says nothing more, where that is known: of a detector's scores."""
+    if model.task != "detect":
+        return {}
+    from mobilenet.quantise.detections import useful_scores
+
+    return useful_scores(model)
+
+
 def picked(outputs: Mapping[str, Any], output: str, beside: Callable[[list[Any]], Any]) -> Any:
     """The output that is judged; of a detector both, put beside each other."""
     if output not in outputs:
@@ -92,6 +101,7 @@ class Measure:
         reference: that output of the float model, (N, ...).
         labels: (N) int64, or None.
         figure: what gives the figure of outputs, where it is not one of these kinds that labels are enough for.
+        weighed: what of an output counts, and how much; by default all of it, alike.
     """
 
     kind: str
@@ -99,6 +109,7 @@ class Measure:
     reference: np.ndarray
     labels: np.ndarray | None = None
     figure: Callable[[np.ndarray], float] | None = None
+    weighed: Callable[[np.ndarray], np.ndarray] | None = None
 
     @classmethod
     def of(
@@ -112,11 +123,12 @@ class Measure:
         output = main_output(model)
         reference = answers(model, pixels, output)
         if model.task == "detect":
-            from mobilenet.quantise.detections import as_truth, average_precision
+            from mobilenet.quantise.detections import as_truth, average_precision, weighed_by
 
             kind = "AP50" if truth is not None else "AP50 against the float model"
             boxes = as_truth(model, reference, SURE) if truth is None else cast("Sequence[BoxedPicture]", truth)
-            return cls(kind, output, reference, figure=average_precision(model, boxes))
+            weighed = weighed_by(model, reference)
+            return cls(kind, output, reference, figure=average_precision(model, boxes), weighed=weighed)
         if model.task == "segment" and truth is not None:
             from mobilenet.quantise.segments import mean_iou
 
@@ -153,7 +165,8 @@ class Measure:
         """
         if self.output == "classes":
             return float((outputs != self.reference).mean())
-        wanted, found = (_centred(values) for values in (self.reference, outputs))
+        weighed = self.weighed or (lambda values: values)
+        wanted, found = (_centred(weighed(values)) for values in (self.reference, outputs))
         return float(np.square(found - wanted).sum() / max(float(np.square(wanted).sum()), _SILENT))
 
     def _named(self, outputs: np.ndarray) -> np.ndarray:

@@ -21,7 +21,8 @@ from mobilenet.errors import ArgumentError
 from mobilenet.graph.graph import Graph
 from mobilenet.quantise.histogram import Histogram
 from mobilenet.quantise.integer import STEPS, quantisation_of
-from mobilenet.quantise.ranges import Range, joined, useful_limits
+from mobilenet.quantise.lower import read_once
+from mobilenet.quantise.ranges import Range, joined, moved_from, useful_limits
 
 METHODS = ("min-max", "moving-average", "percentile", "mse", "entropy")
 PERCENTILE = 99.99  # of the numbers on each side are kept
@@ -32,28 +33,39 @@ Cost = Callable[[float, float], float]
 
 
 def choose_ranges(
-    graph: Graph, histograms: Mapping[str, Histogram], method: str, percentile: float = PERCENTILE
+    graph: Graph,
+    histograms: Mapping[str, Histogram],
+    method: str,
+    percentile: float = PERCENTILE,
+    of_outputs: Mapping[str, tuple[float, float]] | None = None,
 ) -> dict[str, Range]:
     """The range of every observed value.
 
     What an activation alone reads is cut to what the activation can tell apart, whatever the method. Outputs get
-    all that was seen: a clipped score would tie with the next best.
+    all that was seen, and so does what they are a reshaped or enlarged copy of, which has their scale: a clipped
+    score would tie with the next best.
 
     Args:
         graph: the lowered float graph.
         histograms: of its values.
         method: one of `METHODS`.
         percentile: above 50, at most 100; only the method of that name uses it.
+        of_outputs: name of an output -> outside of which numbers it says nothing more.
 
     Raises:
         ArgumentError: an unknown method, or a percentile out of range.
     """
     check_method(method, percentile)
-    limits = useful_limits(graph)
-    outputs = set(graph.outputs.values())
+    alone, cuts = read_once(graph), of_outputs or {}
+    exact = {
+        part: cuts.get(output, (-inf, inf))
+        for output, name in graph.outputs.items()
+        for part in {name, *moved_from(graph, name, alone)}
+    }
+    limits = useful_limits(graph) | exact
     chosen = {
         name: choose_range(
-            histogram, "min-max" if name in outputs else method, limits.get(name, (-inf, inf)), percentile
+            histogram, "min-max" if name in exact else method, limits.get(name, (-inf, inf)), percentile
         )
         for name, histogram in histograms.items()
     }

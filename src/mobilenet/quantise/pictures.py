@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mobilenet.errors import ArgumentError, DataError
 from mobilenet.files.contents import ModelContents
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from mobilenet.pictures.palette import ClassMap
 
 LEAST_CALIBRATION = 4
+
+
+class HasPath(Protocol):
+    """A sample of any task."""
+
+    @property
+    def path(self) -> Path:
+        """Of its picture."""
+        ...
+
+
+Located = TypeVar("Located", bound=HasPath)
 
 
 @dataclass(frozen=True)
@@ -81,19 +93,11 @@ def draw_pictures(
         return _with_masks(model, names, root, options)
     labelled, reason = _labelled(model, names, root, options.seed)
     if labelled is not None:
-        train, val = ([*labelled[split]] for split in ("train", "val"))
-        random.Random(options.seed).shuffle(train)
-        random.Random(options.seed).shuffle(val)
+        train, val = _shuffled(labelled, options)
         _check_enough(root, len(train), len(val), options)
-        measured = val[: options.held_out]
-        return Drawn(
-            *_two(tuple(sample.path for sample in train), options.pictures),
-            tuple(sample.path for sample in measured),
-            tuple(sample.label for sample in measured),
-            f"{root}: train calibrates, val measures",
-            tuple(sample.path for sample in train),
-            tuple(sample.label for sample in train),
-        )
+        drawn = _of_splits(root, train, val[: options.held_out], options)
+        labels, learnt = (tuple(sample.label for sample in part) for part in (val[: options.held_out], train))
+        return replace(drawn, labels=labels, learning_labels=learnt)
     return _unlabelled(root, reason, options)
 
 
@@ -107,20 +111,11 @@ def _with_boxes(names: Sequence[str], root: Path, options: QuantiseOptions) -> D
         return _unlabelled(root, str(error), options)
     if not {"train", "val"} <= folder.splits.keys():
         return _unlabelled(root, f"{root}: has no train to calibrate on", options)
-    train, val = ([*folder.splits[split]] for split in ("train", "val"))
-    random.Random(options.seed).shuffle(train)
-    random.Random(options.seed).shuffle(val)
+    train, val = _shuffled(folder.splits, options)
     measured = tuple(val[: options.held_out])
     objects = sum(int((~picture.ignored).sum()) for picture in measured)
     _check_enough(root, len(train), objects, options, "objects")
-    return Drawn(
-        *_two(tuple(picture.path for picture in train), options.pictures),
-        tuple(picture.path for picture in measured),
-        None,
-        f"{root}: train calibrates, val measures",
-        tuple(picture.path for picture in train),
-        boxes=measured,
-    )
+    return replace(_of_splits(root, train, measured, options), boxes=measured)
 
 
 def _with_masks(model: ModelContents, names: Sequence[str], root: Path, options: QuantiseOptions) -> Drawn:
@@ -135,19 +130,32 @@ def _with_masks(model: ModelContents, names: Sequence[str], root: Path, options:
         return _unlabelled(pictures, str(error), options)
     if not {"train", "val"} <= folder.splits.keys():
         return _unlabelled(pictures, f"{root}: has no train to calibrate on", options)
-    train, val = ([*folder.splits[split]] for split in ("train", "val"))
-    random.Random(options.seed).shuffle(train)
-    random.Random(options.seed).shuffle(val)
+    train, val = _shuffled(folder.splits, options)
     measured = val[: min(options.held_out, fitting(model))]
     masks = seen_masks(model, measured, len(folder.classes))
     _check_enough(root, len(train), sum(mask.size for mask in masks), options, "pixels")
+    return replace(_of_splits(root, train, measured, options), masks=masks)
+
+
+def _shuffled(splits: Mapping[str, Sequence[Located]], options: QuantiseOptions) -> tuple[list[Located], ...]:
+    """The samples of train and of val, each in a random order."""
+    parts = tuple([*splits[split]] for split in ("train", "val"))
+    for part in parts:
+        random.Random(options.seed).shuffle(part)
+    return parts
+
+
+def _of_splits(
+    root: Path, train: Sequence[HasPath], measured: Sequence[HasPath], options: QuantiseOptions
+) -> Drawn:
+    """What is not known of the held-out pictures yet is left out."""
+    learning = tuple(sample.path for sample in train)
     return Drawn(
-        *_two(tuple(sample.path for sample in train), options.pictures),
+        *_two(learning, options.pictures),
         tuple(sample.path for sample in measured),
         None,
         f"{root}: train calibrates, val measures",
-        tuple(sample.path for sample in train),
-        masks=masks,
+        learning,
     )
 
 

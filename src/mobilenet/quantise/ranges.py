@@ -109,12 +109,12 @@ def joined(graph: Graph, ranges: dict[str, Range]) -> dict[str, Range]:
         if not isinstance(node.operator, Concat) or node.name not in shared:
             continue
         for part in node.inputs:
-            for name in _moved(graph, part, alone):
+            for name in moved_from(graph, part, alone):
                 shared[name] = shared[node.name]
     return shared
 
 
-def _moved(graph: Graph, name: str, alone: set[str]) -> Iterator[str]:
+def moved_from(graph: Graph, name: str, alone: set[str]) -> Iterator[str]:
     """A value and what it is an enlarged or reshaped copy of, as long as nothing else reads these."""
     while name in alone and name not in graph.inputs:
         yield name

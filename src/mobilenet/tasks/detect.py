@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from mobilenet.errors import ArgumentError, OutOfMemoryError
+from mobilenet.errors import ArgumentError
 from mobilenet.family.decoding import KINDS, SCORES
-from mobilenet.pictures.native_pass import engine
+from mobilenet.pictures.native_pass import engine, our_errors
 from mobilenet.tasks.nms import suppressed
 
 if TYPE_CHECKING:
@@ -103,11 +103,8 @@ def _decoded_by(
     thresholds = (decoding.score_threshold, decoding.iou_threshold)
     rule = (*numbers, *switches, decoding.variances, *thresholds, height, width)
     found = np.empty(decoding.detections, BOX)
-    try:
+    with our_errors(native):
         count = native.detect(raw, scores, decoding.priors, rule, found.view(np.uint8))
-    except native.Failure as failure:
-        code, text = failure.args
-        raise (OutOfMemoryError if code == native.NO_MEMORY else ArgumentError)(text) from None
     return Found(
         found["box"][:count].copy(), found["score"][:count].copy(), found["class"][:count].astype(np.int64)
     )
@@ -142,22 +139,25 @@ def _likely_rows(scores: NDArray[np.float32], decoding: Decoding) -> tuple[NDArr
             log(threshold / (1 - threshold)) - SLACK if 0 < threshold < 1 else (-np.inf if not threshold else 0)
         )
         rows = np.flatnonzero((scores[:, first:] > least).any(axis=1))
-        wide = scores[rows, first:].astype(np.float64)
-        return rows, _sigmoid(wide).astype(np.float32)
+        return rows, probabilities(scores[rows], decoding).astype(np.float32)
     rows = np.arange(len(scores))
     if first and threshold > 0:  # no probability is above exp(score - background's score)
         ahead = scores[:, 1:].max(axis=1) - scores[:, 0]
         rows = np.flatnonzero(ahead > log(threshold) - SLACK)
-    wide = scores[rows].astype(np.float64)
-    wide -= wide.max(axis=1, keepdims=True)
-    np.exp(wide, out=wide)
-    wide /= wide.sum(axis=1, keepdims=True)
-    return rows, wide[:, first:].astype(np.float32)
+    return rows, probabilities(scores[rows], decoding).astype(np.float32)
 
 
-def _sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-values))
+def probabilities(scores: NDArray[np.float32], decoding: Decoding) -> NDArray[np.float64]:
+    """What scores (..., columns) say of the classes, without the background: (..., classes)."""
+    wide = scores.astype(np.float64)
+    if decoding.scores == "sigmoid":
+        with np.errstate(over="ignore"):
+            wide = 1 / (1 + np.exp(-wide))
+    else:
+        wide -= wide.max(axis=-1, keepdims=True)
+        np.exp(wide, out=wide)
+        wide /= wide.sum(axis=-1, keepdims=True)
+    return wide[..., int(decoding.background) :]
 
 
 def boxes_of(raw: NDArray[np.float32], priors: NDArray[np.float64], decoding: Decoding) -> NDArray[np.float64]:
