@@ -121,7 +121,9 @@ def test_rows_are_in_the_order_of_the_priors() -> None:
 
 def test_first_biases() -> None:
     model = mobilenet.create("mobilenet_v2", head="yolo", classes=2, resolution=96, width_multiplier=0.35)
-    assert np.allclose(1 / (1 + np.exp(-model.weights["detect.0.scores.predict.bias"])), 0.01, atol=1e-4)
+    for number, places in enumerate((144, 36, 9)):  # one object of each class a map
+        chance = 1 / (1 + np.exp(-model.weights[f"detect.{number}.scores.predict.bias"]))
+        assert np.allclose(chance * places, places / (places + 1), atol=1e-4)
     assert (model.weights["detect.2.boxes.predict.bias"] == 1).all()
 
 

@@ -8,7 +8,7 @@ For "ssd" kinds `classes` counts the background, which is column 0, as torchvisi
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from math import sqrt
+from math import log, sqrt
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -115,8 +115,8 @@ class Detector(Head):
         """How the outputs of a graph with this head are read, with the thresholds that are usual for it."""
         raise NotImplementedError
 
-    def first_bias(self, output: str) -> float:  # noqa: ARG002
-        """What the biases of the layers of an output are before training."""
+    def first_bias(self, output: str, places: int) -> float:  # noqa: ARG002
+        """What the biases of an output's layer are before training, on a map of so many places."""
         return 0.0
 
 
@@ -283,12 +283,15 @@ class Yolo(Detector):
             iou_threshold=0.65,
         )
 
-    def first_bias(self, output: str) -> float:
-        """Scores start at a probability of 0.01 (focal loss, arXiv:1708.02002, 3.3), sides 1.3 cells away.
+    def first_bias(self, output: str, places: int) -> float:
+        """Scores start as if each map held one object of each class, sides 1.3 cells away.
 
-        Boxes are then 21, 42 and 84 pixels wide: an object that is far smaller than all of them is learnt late.
+        Where every place of a large map starts likelier than that (0.01 is usual: arXiv:1708.02002, 3.3), the
+        first gradients are those of thousands of places at once. Adam remembers their size for a thousand steps,
+        in which the few places of a rare class move next to nothing. Boxes start 21, 42 and 84 pixels wide: an
+        object that is far smaller than all of them is learnt late.
         """
-        return -4.595 if output == "scores" else 1.0
+        return -log(places) if output == "scores" else 1.0
 
 
 _TENSORFLOW = PriorRow(reduced_first=True, squares_apart=True, in_pixels=True, clipped=False)
@@ -340,13 +343,13 @@ NAMED: dict[str, tuple[str, str]] = {
 """Detectors that are known by a name of their own: head and network. All take pixels as -1 to 1."""
 
 
-def with_first_biases(head: Detector, weights: Weights) -> Weights:
+def with_first_biases(head: Detector, graph: Graph, weights: Weights) -> Weights:
     """Initial weights with the biases of the predictors as the head wants them before training."""
     biased = dict(weights)
-    for output in ("boxes", "scores"):
-        for name, array in weights.items():
-            if name.startswith(f"{PREFIX}.") and name.endswith(f".{output}.predict.bias"):
-                biased[name] = np.full_like(array, head.first_bias(output))
+    for number, (rows, columns) in enumerate(feature_maps(graph)):
+        for output in ("boxes", "scores"):
+            name = f"{PREFIX}.{number}.{output}.predict.bias"
+            biased[name] = np.full_like(weights[name], head.first_bias(output, rows * columns))
     return biased
 
 

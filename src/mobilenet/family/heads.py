@@ -45,7 +45,7 @@ def start_detector(
 ) -> tuple[Weights, Decoding]:
     """Initial weights with the biases that a detector's head starts with, and how its outputs are read."""
     head = detector(name, options)
-    return detectors.with_first_biases(head, weights), head.decoding(graph)
+    return detectors.with_first_biases(head, graph, weights), head.decoding(graph)
 
 
 def make_head(name: str, options: Mapping[str, Any]) -> Head:

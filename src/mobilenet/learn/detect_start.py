@@ -92,7 +92,7 @@ def _under_a_new_head(
     head = detector(name, {})
     side = options.resolution or head.resolution
     graph = grafted(file.graph, head, columns, side=side)
-    random = with_first_biases(head, initialise(graph, options.seed))
+    random = with_first_biases(head, graph, initialise(graph, options.seed))
     random = _with_small_predictors(random, _predictors(graph))
     own = {node.name for node in file.graph.nodes}
     new = frozenset(node.name for node in graph.nodes if node.name not in own)
@@ -115,15 +115,12 @@ def _for_classes(
         graph, names = with_score_columns(graph, len(classes) + decoding.background)
         new = frozenset(names)
         random = _with_small_predictors(initialise(graph, options.seed), new)
-        for name in new:
-            random[f"{name}.bias"] = _first_score_bias(random[f"{name}.bias"], decoding)
+        head = detector("yolo" if decoding.scores == "sigmoid" else "ssd", {})
+        for name, (rows, columns) in zip(names, decoding.maps, strict=True):
+            bias = head.first_bias("scores", rows * columns)
+            random[f"{name}.bias"] = np.full_like(random[f"{name}.bias"], bias)
         weights = {key: random[key] if key.rpartition(".")[0] in new else weights[key] for key in random}
     return _contents(file, graph, weights, decoding), new
-
-
-def _first_score_bias(bias: np.ndarray, decoding: Decoding) -> np.ndarray:
-    head = detector("yolo" if decoding.scores == "sigmoid" else "ssd", {})
-    return np.full_like(bias, head.first_bias("scores"))
 
 
 def _contents(file: ModelContents, graph: Graph, weights: Weights, decoding: Decoding) -> ModelContents:
