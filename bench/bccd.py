@@ -47,8 +47,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="The data set with its three lists.")
     parser.add_argument("--weights", required=True, help="A classifier: a file, or a published name.")
     parser.add_argument("--head", default="yolo", choices=("yolo", "ssd", "ssdlite"))
-    parser.add_argument("--resolution", type=int, default=320)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--resolution", type=int, default=416)
+    parser.add_argument("--epochs", type=int, default=90)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--threads", type=int, default=0, help="Default: torch's own choice.")
     parser.add_argument("--seed", type=int, default=0)
@@ -66,8 +66,9 @@ def train_command(words: argparse.Namespace) -> list[str]:
     """`mobilenet train`; a run that was begun goes on."""
     options = {
         "task": "detect", "pretrained": words.weights, "head": words.head, "resolution": words.resolution,
-        "epochs": words.epochs, "batch": words.batch, "ema": 0.998, "threads": words.threads,
-        "seed": words.seed, "on-bad-picture": "skip", "project": words.output, "name": name_of(words),
+        "epochs": words.epochs, "batch": words.batch, "ema": 0.998, "flip-vertical": 0.5,
+        "threads": words.threads, "seed": words.seed, "on-bad-picture": "skip",
+        "project": words.output, "name": name_of(words),
     }  # fmt: skip
     listed = [text for option, value in options.items() for text in (f"--{option}", str(value))]
     begun = (words.output / "detect" / name_of(words) / "last.safetensors").exists()

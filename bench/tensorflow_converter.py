@@ -57,6 +57,8 @@ def computed(operator: dict[str, Any], read: list[Any], weights: dict[str, np.nd
         made = convolved(operator, source, weights["weight"])
     elif kind == "dense":
         made = tf.matmul(source, weights["weight"].T)
+    elif kind == "average_pool":
+        made = pooled(operator, source)
     elif kind == "mean":
         made = tf.reduce_mean(source, [1, 2], keepdims=bool(operator.get("keep_axes", False)))
     elif kind == "add":
@@ -84,6 +86,15 @@ def convolved(operator: dict[str, Any], source: Any, weight: np.ndarray) -> Any:
     if operator["kind"] == "conv":
         return tf.nn.conv2d(source, weight.transpose(1, 2, 3, 0), stride, padding)
     return tf.nn.depthwise_conv2d(source, weight[..., None], [1, *stride, 1], padding)
+
+
+def pooled(operator: dict[str, Any], source: Any) -> Any:
+    """Padding does not count as pixels, which TensorFlow says as SAME alone."""
+    same = operator.get("same", False)
+    if any(operator.get("padding", ())) and not same:
+        raise SystemExit("no 'average_pool' with padding of its own here")
+    stride = operator.get("stride", (1, 1))
+    return tf.nn.avg_pool2d(source, operator["kernel"], stride, "SAME" if same else "VALID")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 // The C interface over engine.h: arguments are checked here, and nothing is thrown past this file.
 #include <algorithm>
-#include <cstdio>
 #include <cstring>
-#include <exception>
-#include <new>
 #include <string>
 #include <vector>
 
 #include "../include/mobilenet.h"
 #include "engine.h"
+#include "guarded.h"
 #include "threads.h"
 
 struct mobilenet_model {
@@ -24,33 +22,11 @@ struct mobilenet_model {
 
 namespace {
 
-using mobilenet::Failure;
 using mobilenet::fail;
+using mobilenet::guarded;
 
 constexpr int MAX_THREADS = 256;
 constexpr uint64_t MEMORY_LIMIT = uint64_t(4) << 30, MAC_LIMIT = uint64_t(1) << 40;
-
-int report(int code, const char *text, char *error, size_t error_size) {
-  if (error && error_size) std::snprintf(error, error_size, "%s", text);
-  return code;
-}
-
-// Runs `action` and turns whatever it throws into a code and a text.
-template <class Action>
-int guarded(char *error, size_t error_size, Action action) {
-  try {
-    action();
-    return report(MOBILENET_OK, "", error, error_size);
-  } catch (const Failure &failure) {
-    return report(failure.code, failure.text.c_str(), error, error_size);
-  } catch (const std::bad_alloc &) {
-    return report(MOBILENET_NO_MEMORY, "not enough memory", error, error_size);
-  } catch (const std::exception &other) {
-    return report(MOBILENET_UNSUPPORTED, other.what(), error, error_size);
-  } catch (...) {
-    return report(MOBILENET_UNSUPPORTED, "an unknown failure", error, error_size);
-  }
-}
 
 void need(const void *pointer, const char *name) {
   if (!pointer) fail(MOBILENET_BAD_ARGUMENT, "%s is NULL", name);

@@ -2,9 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
-#include "graph.h"
+#include "guarded.h"
 
 namespace mobilenet {
 namespace {
@@ -165,18 +164,11 @@ std::vector<mobilenet_box> detect(const mobilenet_decoding &rule, const float *b
 extern "C" int mobilenet_detect(const mobilenet_decoding *rule, const float *boxes, const float *scores,
                                 const double *priors, int64_t count, int64_t columns, mobilenet_box *found,
                                 int32_t *kept, char *error, size_t error_size) {
-  try {
+  return mobilenet::guarded(error, error_size, [&] {
     if (!rule || rule->size != sizeof(*rule) || !boxes || !scores || !priors || !found || !kept)
       mobilenet::fail(MOBILENET_BAD_ARGUMENT, "a pointer is NULL, or the rule's size is wrong");
     const auto all = mobilenet::detect(*rule, boxes, scores, priors, count, columns);
     std::copy(all.begin(), all.end(), found);
     *kept = int32_t(all.size());
-    return MOBILENET_OK;
-  } catch (const mobilenet::Failure &failure) {
-    if (error && error_size) std::snprintf(error, error_size, "%s", failure.text.c_str());
-    return failure.code;
-  } catch (...) {
-    if (error && error_size) std::snprintf(error, error_size, "not enough memory");
-    return MOBILENET_NO_MEMORY;
-  }
+  });
 }

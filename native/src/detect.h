@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "mobilenet.h"
+#include "../include/mobilenet.h"
 
 namespace mobilenet {
 

@@ -2,12 +2,11 @@
 #include "picture.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <cstring>
 #include <new>
 #include <vector>
 
-#include "graph.h"
+#include "guarded.h"
 #include "picture_axis.h"
 #include "picture_levels.h"
 
@@ -230,14 +229,6 @@ void preprocess(const mobilenet_preprocessing &rule, const uint8_t *pixels, int6
   borders(rule, to, levels);
 }
 
-namespace {
-
-int report(int code, const char *text, char *error, size_t error_size) {
-  if (error && error_size) std::snprintf(error, error_size, "%s", text);
-  return code;
-}
-
-}  // namespace
 }  // namespace mobilenet
 
 extern "C" int mobilenet_preprocess(const mobilenet_preprocessing *rule, const uint8_t *pixels, int64_t height,

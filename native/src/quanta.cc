@@ -1,11 +1,9 @@
 // mobilenet_quantise: what src/mobilenet/run/quanta.py defines, by the kernel that quantises a network's own
 // input.
 #include <cmath>
-#include <cstdio>
 #include <cstring>
 
-#include "../include/mobilenet.h"
-#include "graph.h"
+#include "guarded.h"
 #include "kernels.h"
 
 namespace mobilenet {
@@ -34,14 +32,7 @@ void quantise(const char *isa, const float *from, int64_t count, float scale, in
 
 extern "C" int mobilenet_quantise(const char *isa, const float *from, int64_t count, float scale,
                                   int32_t zero_point, int32_t dtype, void *to, char *error, size_t error_size) {
-  try {
+  return mobilenet::guarded(error, error_size, [&] {
     mobilenet::quantise(isa, from, count, scale, zero_point, dtype, static_cast<char *>(to));
-    return MOBILENET_OK;
-  } catch (const mobilenet::Failure &failure) {
-    if (error && error_size) std::snprintf(error, error_size, "%s", failure.text.c_str());
-    return failure.code;
-  } catch (...) {
-    if (error && error_size) std::snprintf(error, error_size, "not enough memory");
-    return MOBILENET_NO_MEMORY;
-  }
+  });
 }

@@ -46,12 +46,13 @@ def test_a_draw_depends_on_seed_epoch_and_sample_only() -> None:
 
 
 def test_draws_are_spread_as_they_should_be() -> None:
-    some = Augmentation(crop_area=0.4, flip=0.25, colour=0.3, randaugment=5)
+    some = Augmentation(crop_area=0.4, flip=0.25, colour=0.3, randaugment=5, flip_vertical=0.4)
     draws = [draw(some, 0, 0, i) for i in range(2000)]
     areas = np.array([d.area for d in draws])
     assert 0.4 <= areas.min() < 0.41
     assert areas.mean() == pytest.approx(0.7, abs=0.02)
     assert np.mean([d.flipped for d in draws]) == pytest.approx(0.25, abs=0.03)
+    assert np.mean([d.upside_down for d in draws]) == pytest.approx(0.4, abs=0.03)
     colours = np.array([d.colours for d in draws])
     assert 0.7 <= colours.min() < 0.71
     assert 1.29 < colours.max() <= 1.3
@@ -97,9 +98,10 @@ def test_stretched_models_see_stretched_crops() -> None:
 
 def test_flips_are_exact() -> None:
     pictures = noise()
-    result = augmented(pictures, [plain(flipped=i % 2 == 1) for i in range(4)])
+    result = augmented(pictures, [plain(flipped=i % 2 == 1, upside_down=i > 1) for i in range(4)])
     for i, (got, picture) in enumerate(zip(result, pictures, strict=True)):
-        np.testing.assert_array_equal(got, picture[:, ::-1] if i % 2 else picture)
+        mirrored = picture[:, ::-1] if i % 2 else picture
+        np.testing.assert_array_equal(got, mirrored[::-1] if i > 1 else mirrored)
 
 
 def near(got: Any, wanted: Image.Image, tolerance: int) -> None:

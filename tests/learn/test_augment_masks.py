@@ -93,8 +93,24 @@ def test_colours_change_the_picture_and_not_the_mask() -> None:
     assert pixels.mean() > image.mean()
 
 
+def test_a_mask_is_turned_with_its_picture() -> None:
+    image, mask = pair()
+    ways = ((False, True), (True, True), (True, False))
+    drawn = [MaskDraw(1.0, 0.5, 0.5, mirrored, (1, 1, 1), down) for mirrored, down in ways]
+    pixels, masks = augmented_pairs(np.stack([image] * 3), np.stack([mask] * 3), drawn)
+    for way, (rows, columns) in enumerate(((-1, 1), (-1, -1), (1, -1))):
+        np.testing.assert_array_equal(pixels[way], image[::rows, ::columns])
+        np.testing.assert_array_equal(masks[way], mask[::rows, ::columns])
+
+
 def test_impossible_ones_are_refused() -> None:
-    for words in ({"scales": (2.0, 0.5)}, {"scales": (0.0, 1.0)}, {"flip": 2.0}, {"colour": 1.0}):
+    for words in (
+        {"scales": (2.0, 0.5)},
+        {"scales": (0.0, 1.0)},
+        {"flip": 2.0},
+        {"flip_vertical": -0.1},
+        {"colour": 1.0},
+    ):
         with pytest.raises(ArgumentError):
             MaskAugmentation(**words)
     with pytest.raises(ArgumentError, match="has a mask of"):

@@ -58,6 +58,8 @@ def check(view: Boxed, rule: Preprocessing, visible: float = 0.0) -> None:
     [
         STILL,
         replace(STILL, flip=1.0),
+        replace(STILL, flip_vertical=1.0),
+        replace(STILL, flip=0.5, flip_vertical=0.5),
         replace(STILL, crop=1.0, crop_area=0.2),
         replace(STILL, zoom_out=2.0),
     ],
@@ -134,7 +136,15 @@ def test_what_is_left_of_a_box() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [{"crop": 2}, {"flip": -1}, {"crop_area": 0}, {"zoom_out": 0.5}, {"mosaic": float("nan")}]
+    "words",
+    [
+        {"crop": 2},
+        {"flip": -1},
+        {"flip_vertical": 2},
+        {"crop_area": 0},
+        {"zoom_out": 0.5},
+        {"mosaic": float("nan")},
+    ],
 )
 def test_bad_options_are_refused(words: dict[str, float]) -> None:
     with pytest.raises(ArgumentError, match=next(iter(words))):

@@ -21,11 +21,8 @@ from mobilenet.learn.renew import renewed
 from mobilenet.learn.start import Start, fingerprint, make_start
 from mobilenet.learn.task import Fitted, Score, Setting, Task
 from mobilenet.learn.transfer import EmbeddingCache, Head, balanced_weights, embed, fit_head
-from mobilenet.pictures.augment import Augmentation
 from mobilenet.pictures.folders import PictureFolder
 from mobilenet.run.torch_module import GraphModule
-
-TRAIN_SHARE, VAL_SHARE = 0.8, 0.2  # of the memory for pictures
 
 
 class Classify(Task):
@@ -38,7 +35,7 @@ class Classify(Task):
         super().__init__(setting, start)
         self.folder = folder
         self.teacher = read_teacher(setting.options, start, folder.classes)
-        self.val = self._evaluation_data("val", VAL_SHARE)
+        self.val = self._evaluation_data("val")
         self._class_weights: Tensor | None = None
         if (weights := self._balance()) is not None:
             self._class_weights = torch.from_numpy(weights).to(setting.machine.device)
@@ -55,19 +52,14 @@ class Classify(Task):
         return len(self.folder.splits["train"])
 
     def identity(self) -> dict[str, Any]:
-        """Samples, classes, start and teacher."""
-        identity = identity_of(self.folder, self.start)
-        if self.teacher is not None:
-            identity["teacher"] = self.teacher.fingerprint
-        return identity
+        """Samples, classes and start."""
+        return identity_of(self.folder, self.start)
 
-    def _evaluation_data(self, split: str, share: float) -> EvaluationData:
+    def _evaluation_data(self, split: str) -> EvaluationData:
         return EvaluationData(
             self.folder.splits[split],
             self.start.preprocessing,
-            batch=self.setting.options.batch,
-            workers=self.setting.options.workers,
-            budget_bytes=self.setting.budget_bytes(share),
+            **self.setting.evaluation(kept=split == "val"),
         )
 
     def _balance(self) -> np.ndarray | None:
@@ -93,7 +85,7 @@ class Classify(Task):
         module = GraphModule.from_weights(contents.graph, contents.weights).to(machine.device).eval()
         place = Path(setting.options.project) / ".embeddings"
         cache = EmbeddingCache(place, fingerprint(contents, features_only=True), machine)
-        train = self._evaluation_data("train", 0)
+        train = self._evaluation_data("train")
         total = len(train.samples) + len(self.val.samples)
         with setting.reporter.task("embedding", total) as advance:
             splits = [
@@ -102,8 +94,8 @@ class Classify(Task):
             ]
         head = fit_head(splits[0], splits[1], len(self.folder.classes), self._balance())
         return Head(
-            machine.from_main(torch.from_numpy(head.weight).to(machine.device)).cpu().numpy(),
-            machine.from_main(torch.from_numpy(head.bias).to(machine.device)).cpu().numpy(),
+            machine.agreed(head.weight),
+            machine.agreed(head.bias),
             head.penalty,
             head.score,
         )
@@ -112,20 +104,15 @@ class Classify(Task):
 
     def batches(self) -> TrainingData:
         """Augmented pictures and smoothed labels."""
-        options, machine = self.setting.options, self.setting.machine
+        options = self.setting.options
         assert options.crop_area is not None
         return TrainingData(
             self.folder.splits["train"],
             len(self.folder.classes),
             self.start.preprocessing,
-            Augmentation(options.crop_area, options.flip, options.colour, options.randaugment),
+            self.setting.augmentation(),
             Mixing(options.label_smoothing, options.mixup, options.cutmix),
-            batch=options.batch,
-            seed=options.seed,
-            process=machine.process,
-            processes=machine.processes,
-            workers=options.workers,
-            budget_bytes=self.setting.budget_bytes(TRAIN_SHARE),
+            **self.setting.training(),
         )
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch, images: Tensor) -> Tensor:

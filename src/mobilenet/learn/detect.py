@@ -27,7 +27,6 @@ from mobilenet.run.torch_module import GraphModule
 from mobilenet.tasks.detect_confidence import best_confidence
 from mobilenet.tasks.detection_metrics import detection_metrics
 
-TRAIN_SHARE, VAL_SHARE = 0.8, 0.2  # of the memory for pictures
 # Options of other tasks, and what they would have to be for nothing to be asked of them.
 UNUSED: dict[str, Any] = {"distill": None, "randaugment": 0, "dropout": None}
 
@@ -42,7 +41,7 @@ class Detect(Task):
         super().__init__(setting, start)
         self.folder = folder
         self.train = without_ignored(folder.splits["train"])
-        self.val = self._evaluation_data("val", VAL_SHARE)
+        self.val = self._evaluation_data("val")
 
     @classmethod
     def prepared(cls, setting: Setting) -> Detect:
@@ -75,32 +74,29 @@ class Detect(Task):
             "start": fingerprint(self.start.contents),
         }
 
-    def _evaluation_data(self, split: str, share: float) -> BoxedData:
+    def _evaluation_data(self, split: str) -> BoxedData:
         return BoxedData(
             self.folder.splits[split],
             self.start.preprocessing,
-            batch=self.setting.options.batch,
-            workers=self.setting.options.workers,
-            budget_bytes=self.setting.budget_bytes(share),
+            **self.setting.evaluation(kept=split == "val"),
         )
 
     def batches(self) -> BoxBatches:
         """Augmented pictures and what is in them."""
-        options, machine = self.setting.options, self.setting.machine
+        options = self.setting.options
         assert options.crop_area is not None
         changes = BoxAugmentation(
-            crop_area=options.crop_area, flip=options.flip, colour=options.colour, mosaic=options.mosaic
+            crop_area=options.crop_area,
+            flip=options.flip,
+            flip_vertical=options.flip_vertical,
+            colour=options.colour,
+            mosaic=options.mosaic,
         )
         return BoxBatches(
             self.train,
             self.start.preprocessing,
             changes,
-            batch=options.batch,
-            seed=options.seed,
-            process=machine.process,
-            processes=machine.processes,
-            workers=options.workers,
-            budget_bytes=self.setting.budget_bytes(TRAIN_SHARE),
+            **self.setting.training(),
         )
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch, images: Tensor) -> Tensor:
@@ -121,7 +117,7 @@ class Detect(Task):
         classes = self.folder.classes
         data = {"val": self.val}
         if "test" in self.folder.splits:
-            data["test"] = self._evaluation_data("test", 0)
+            data["test"] = self._evaluation_data("test")
         seen = {split: self._seen(module, split, pictures) for split, pictures in data.items()}
         figures = {
             split: detection_metrics(pictures.pictures, seen[split].found, classes)
@@ -129,7 +125,8 @@ class Detect(Task):
         }
         judged = max(data, key="val test".find)
         at = best_confidence(self.val.pictures, seen["val"].found)
-        return Detected(figures, at, classes, data[judged].pictures, seen[judged].found)
+        splits = {split: metrics.to_dict() for split, metrics in figures.items()}
+        return Detected(splits, figures[judged], at, classes, data[judged].pictures, seen[judged].found)
 
     def _seen(self, module: GraphModule, split: str, data: BoxedData) -> Seen:
         """In float32, as the model will be used."""

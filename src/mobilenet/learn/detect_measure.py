@@ -83,12 +83,8 @@ def look(
             found.append(boxes_in(answer, picture, decoding, data.preprocessing))
         advance(len(images) * machine.processes)
     module.train(was_training)
-    total = machine.total(torch.tensor([loss], dtype=torch.float64, device=_place(machine)))
+    total = machine.sums(torch.tensor([loss], dtype=torch.float64))
     return Seen(_from_all(found, machine), float(total) / max(len(data.pictures), 1))
-
-
-def _place(machine: Machine) -> torch.device:
-    return machine.device if machine.processes > 1 else torch.device("cpu")
 
 
 def _from_all(found: list[Boxes], machine: Machine) -> list[Boxes]:
@@ -139,43 +135,34 @@ class Detected(Outcome):
 
     Attributes:
         splits: split -> COCO's figures, for val and, if the data have one, test.
+        judged: those of the split that the model is judged by, with their curves.
         at: the confidence that is best on val, and what it gives there.
         classes: their names.
         pictures: of the split that the model is judged by.
         found: in these.
     """
 
-    splits: dict[str, DetectionMetrics]
+    kept_of_val = ("images", "objects", "ap", "ap50")
+
+    splits: dict[str, dict[str, Any]]
+    judged: DetectionMetrics
     at: AtConfidence
     classes: tuple[str, ...]
     pictures: Sequence[BoxedPicture]
     found: Sequence[Boxes]
 
-    @property
-    def split(self) -> str:
-        """Where the model is judged: test if there is one."""
-        return "test" if "test" in self.splits else "val"
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """All figures of that split."""
-        return {"split": self.split, **self.splits[self.split].to_dict()}
-
     def finished(self, contents: ModelContents) -> ModelContents:
         """With the confidence from which on boxes are given, and the figures."""
         assert contents.decoding is not None
-        kept = {**self.metrics, "confidence": self.at._asdict()}
-        if self.split != "val":
-            val = self.splits["val"].to_dict()
-            kept["val"] = {name: val[name] for name in ("images", "objects", "ap", "ap50")}
         decoding = replace(contents.decoding, score_threshold=self.at.confidence)
-        return replace(contents, decoding=decoding, metrics=kept)
+        metrics = {**self.kept_metrics(), "confidence": self.at._asdict()}
+        return replace(contents, decoding=decoding, metrics=metrics)
 
     def write_pictures(self, run: RunFolder) -> None:
         """precision_recall.png and predictions.png."""
         from mobilenet.report.detection_plots import boxes_grid, precision_recall_plot
 
-        precision_recall_plot(self.splits[self.split], run.path / "precision_recall.png")
+        precision_recall_plot(self.judged, run.path / "precision_recall.png")
         shown = sorted({len(self.pictures) * i // SHOWN_PICTURES for i in range(SHOWN_PICTURES)})
         boxes_grid(
             [self.pictures[number] for number in shown],

@@ -30,11 +30,9 @@ from mobilenet.learn.renew import renewed
 from mobilenet.learn.start import Start, fingerprint
 from mobilenet.learn.task import Fitted, Score, Setting, Task
 from mobilenet.learn.transfer import EmbeddingCache, Embeddings, embed
-from mobilenet.pictures.augment import Augmentation
 from mobilenet.pictures.folders import PictureFolder
 from mobilenet.run.torch_module import GraphModule
 
-TRAIN_SHARE, VAL_SHARE = 0.8, 0.2  # of the memory for pictures
 VIEWS, MOST_VIEWS = 8, 20_000  # changed pictures that the last layer is fitted to: of each one, and of all
 SHOWN = 5  # names of identities that are left out
 
@@ -49,7 +47,7 @@ class Embed(Task):
         super().__init__(setting, as_embedder(made, setting.options))
         self.folder, self._made = folder, made
         self.teacher = read_teacher(setting.options, self.start, ())
-        self.val = self._evaluation_data("val", VAL_SHARE)
+        self.val = self._evaluation_data("val")
         self.pairs = Pairs.of(self.val.labels)
         check_far(self.pairs, setting.options.far)
         self._directions: Tensor | None = None  # of the training identities, once they are known
@@ -83,19 +81,14 @@ class Embed(Task):
         return prod(graph.types[graph.outputs["embedding"]].shape)
 
     def identity(self) -> dict[str, Any]:
-        """Samples, identities, start and teacher."""
-        identity = identity_of(self.folder, self.start)
-        if self.teacher is not None:
-            identity["teacher"] = self.teacher.fingerprint
-        return identity
+        """Samples, identities and start."""
+        return identity_of(self.folder, self.start)
 
-    def _evaluation_data(self, split: str, share: float) -> EvaluationData:
+    def _evaluation_data(self, split: str) -> EvaluationData:
         return EvaluationData(
             self.folder.splits[split],
             self.start.preprocessing,
-            batch=self.setting.options.batch,
-            workers=self.setting.options.workers,
-            budget_bytes=self.setting.budget_bytes(share),
+            **self.setting.evaluation(kept=split == "val"),
         )
 
     # -- the last layer ------------------------------------------------------------------------------------
@@ -108,10 +101,7 @@ class Embed(Task):
         made = renewed(self._made, self.folder.splits["train"], machine, self.setting.options.workers)
         self.start = as_embedder(made, self.setting.options)
         weights, score, text = self._fitted()
-        agreed = {
-            name: machine.from_main(torch.from_numpy(array.copy()).to(machine.device)).cpu().numpy()
-            for name, array in weights.items()
-        }
+        agreed = {name: machine.agreed(array) for name, array in weights.items()}
         self.start = replace(self.start, contents=replace(self.start.contents, weights=agreed))
         return Fitted(score, text)
 
@@ -124,7 +114,7 @@ class Embed(Task):
             return contents.weights, self.score(module), "the embedding as it is"
         module = GraphModule.from_weights(features.graph, features.weights).to(machine.device).eval()
         cache = EmbeddingCache(Path(setting.options.project) / ".embeddings", fingerprint(features), machine)
-        train = self._evaluation_data("train", 0)
+        train = self._evaluation_data("train")
         views = self._views()
         total = len(train.samples) + len(self.val.samples) + len(views.samples)
         with setting.reporter.task("embedding", total) as advance:
@@ -161,23 +151,18 @@ class Embed(Task):
         return self._data(IdentityData)
 
     def _data(self, kind: Callable[..., IdentityData]) -> IdentityData:
-        options, machine = self.setting.options, self.setting.machine
+        options = self.setting.options
         assert options.crop_area is not None
         what = (
             self.folder.splits["train"],
             self.identities,
             self.start.preprocessing,
-            Augmentation(options.crop_area, options.flip, options.colour, options.randaugment),
+            self.setting.augmentation(),
             Mixing(),
         )
         return kind(
             *what,
-            batch=options.batch,
-            seed=options.seed,
-            process=machine.process,
-            processes=machine.processes,
-            workers=options.workers,
-            budget_bytes=self.setting.budget_bytes(TRAIN_SHARE),
+            **self.setting.training(),
         )
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch, images: Tensor) -> Tensor:
@@ -201,5 +186,5 @@ class Embed(Task):
         """Calibrated on val, measured on val and test."""
         data = {"val": self.val}
         if "test" in self.folder.splits:
-            data["test"] = self._evaluation_data("test", 0)
+            data["test"] = self._evaluation_data("test")
         return measure_embedder(module, data, self.setting)

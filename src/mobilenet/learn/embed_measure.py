@@ -19,7 +19,6 @@ from mobilenet.tasks.verify import at_threshold, roc
 from mobilenet.tasks.verify_run import THRESHOLD, THRESHOLD_FAR
 
 BALANCED = "verify_balanced_threshold"  # in the calibration: where the balanced accuracy on val is best
-KEPT_OF_VAL = ("images", "identities", "balanced_accuracy", "auc", "eer")
 
 
 @dataclass(frozen=True)
@@ -32,27 +31,16 @@ class Verified(Outcome):
         similarities, same: of the pairs of `split`.
     """
 
+    kept_of_val = ("images", "identities", "balanced_accuracy", "auc", "eer")
+
     calibration: dict[str, float]
     splits: dict[str, dict[str, Any]]
     similarities: NDArray[np.float64]
     same: NDArray[np.bool_]
 
-    @property
-    def split(self) -> str:
-        """Where the model is judged: test if there is one."""
-        return "test" if "test" in self.splits else "val"
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """All figures of that split."""
-        return {"split": self.split, **self.splits[self.split]}
-
     def finished(self, contents: ModelContents) -> ModelContents:
         """With the thresholds and the figures."""
-        metrics = self.metrics
-        if self.split != "val":
-            metrics["val"] = {name: self.splits["val"][name] for name in KEPT_OF_VAL}
-        return replace(contents, calibration=self.calibration, metrics=metrics)
+        return replace(contents, calibration=self.calibration, metrics=self.kept_metrics())
 
     def write_pictures(self, run: RunFolder) -> None:
         """roc.png and similarities.png."""

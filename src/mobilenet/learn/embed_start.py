@@ -17,7 +17,6 @@ from mobilenet.graph.graph import Graph, Node
 from mobilenet.graph.ops import BatchNorm, Dense, Reshape
 from mobilenet.learn.options import TrainOptions
 from mobilenet.learn.start import Start, make_start, read_float_model
-from mobilenet.pictures.preprocess import PRESETS
 
 SIZE = 128  # of an embedding in place of a classifier: MobileFaceNet's
 LINEAR, NORM, FLAT = "embedding.dense", "embedding.batch_norm", "embedding.flat"
@@ -49,15 +48,20 @@ def _own_embedder(options: TrainOptions) -> ModelContents | None:
         if "logits" in contents.graph.outputs:
             return None
         return _resized(contents, options)
-    from mobilenet.family.names import build, describe, preprocessing_preset, resolve
+    from mobilenet.family.names import describe
+    from mobilenet.model import create
 
     if "logits" in describe(options.model).outputs:
         return None
-    sizes = {"width_multiplier": options.width, "resolution": options.resolution}
-    graph = build(options.model, **sizes, dialect=options.dialect, drop_path=options.drop_path)  # type: ignore[arg-type]
-    height, width, _ = next(iter(graph.inputs.values())).shape
-    preset = PRESETS[preprocessing_preset(options.dialect or resolve(options.model).dialect)]
-    return ModelContents(graph, initialise(graph, options.seed), preset(height, width), task="embed")
+    made = create(
+        options.model,
+        width_multiplier=options.width,
+        resolution=options.resolution,
+        dialect=options.dialect,
+        seed=options.seed,
+        drop_path=options.drop_path,
+    )
+    return ModelContents(made.graph, made.weights, made.preprocessing, task="embed")
 
 
 def _resized(contents: ModelContents, options: TrainOptions) -> ModelContents:

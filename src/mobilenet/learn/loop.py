@@ -205,16 +205,12 @@ class Trainer:
     def _agree(self, loss: Tensor) -> None:
         """Adds up the processes' losses and stops them all if one was told to, at the same step."""
         figures = torch.tensor([float(loss), float(self.signals.signal)], dtype=torch.float64)
-        total, stop = self.machine.total(figures.to(self._figures_device())).tolist()
+        total, stop = self.machine.sums(figures).tolist()
         if total != total or total in (float("inf"), float("-inf")):
             raise TrainingError(self._divergence(f"the loss of epoch {self.position.epoch + 1}"))
         self.position.loss_sum += total
         if stop:
             raise Stopped
-
-    def _figures_device(self) -> torch.device:
-        """Where processes can add up: on their GPUs if these are what joins them."""
-        return self.machine.device if self.machine.processes > 1 else torch.device("cpu")
 
     def _divergence(self, what: str) -> str:
         state = f"the last good state is {self.run.last}" if self.run.last.exists() else "no state was saved yet"

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mobilenet.errors import ArgumentError, MobilenetError, TrainingError
@@ -82,6 +84,15 @@ class Machine:
         if self.processes > 1:
             dist.broadcast(value, 0)
         return value
+
+    def agreed(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The main process's array; the others give one of the same shape."""
+        agreed: NDArray[np.float32] = self.from_main(torch.from_numpy(array.copy()).to(self.device)).cpu().numpy()
+        return agreed
+
+    def sums(self, figures: Tensor) -> Tensor:
+        """`total` of figures on the CPU; on their GPUs if these are what joins the processes."""
+        return self.total(figures.to(self.device)).cpu() if self.processes > 1 else figures
 
     def text_from_main(self, make: Callable[[], str]) -> str:
         """What `make` returns in the main process, which alone calls it; all raise if it raises."""

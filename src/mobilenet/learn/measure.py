@@ -33,27 +33,17 @@ class Measured(Outcome):
         folder: where the pictures are.
     """
 
+    kept_of_val = ("images", "top1", "ece", "nll")
+
     temperature: float
     splits: dict[str, dict[str, Any]]
     probabilities: Scores
     folder: PictureFolder
 
-    @property
-    def split(self) -> str:
-        """Where the model is judged: test if there is one."""
-        return "test" if "test" in self.splits else "val"
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """All figures of that split."""
-        return {"split": self.split, **self.splits[self.split]}
-
     def finished(self, contents: ModelContents) -> ModelContents:
-        """With the temperature, and the figures without what grows with the square of the classes."""
-        kept = {name: value for name, value in self.metrics.items() if name != "confusion"}
-        if self.split != "val":
-            kept["val"] = {name: self.splits["val"][name] for name in ("images", "top1", "ece", "nll")}
-        return replace(contents, calibration={"temperature": self.temperature}, metrics=kept)
+        """With the temperature and the figures."""
+        calibration = {"temperature": self.temperature}
+        return replace(contents, calibration=calibration, metrics=self.kept_metrics())
 
     def write_pictures(self, run: RunFolder) -> None:
         """confusion_matrix.png and predictions.png."""

@@ -139,6 +139,7 @@ class TrainOptions:
     )
     mosaic: float = _option(0.0, "detect: share of pictures that are put together from four.")
     flip: float = _option(0.5, "Share of pictures that are mirrored; 0 where left and right matter (text).")
+    flip_vertical: float = _option(0.0, "Share of pictures turned upside down: of cells, from above, of things.")
     colour: float = _option(0.2, "How far brightness, contrast and saturation change; 0 is off.")
     dropout: float | None = _option(None, "Dropout before the last layer. Default: the network's own.")
     drop_path: float = _option(0.0, "Stochastic depth: share of samples for which the last block is left out.")
@@ -325,6 +326,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "crop_area": (lambda v: _number(v) and 0 < v <= 1, "a number above 0, at most 1"),
     "mosaic": _within(0, 1),
     "flip": _within(0, 1),
+    "flip_vertical": _within(0, 1),
     "colour": _below(0, 1),
     "dropout": _below(0, 1),
     "drop_path": _below(0, 1),

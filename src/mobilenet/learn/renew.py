@@ -45,10 +45,7 @@ def renewed(start: Start, samples: Sequence[Sample], machine: Machine, workers: 
     weights = measured(wide.graph, wide.weights, data.batches, machine.device)
     weights = sliced_weights(wide.graph, weights, graph)
     weights = with_new_statistics(graph, weights, data.batches, machine.device)
-    agreed = {
-        name: machine.from_main(torch.from_numpy(array).to(machine.device)).cpu().numpy()
-        for name, array in weights.items()
-    }
+    agreed = {name: machine.agreed(array) for name, array in weights.items()}
     return replace(start, contents=replace(start.contents, weights=agreed))
 
 

@@ -24,8 +24,6 @@ from mobilenet.pictures.mask_set import MaskFile, MaskFolder, Survey, check_mask
 from mobilenet.pictures.masks import read_masks
 from mobilenet.run.torch_module import GraphModule
 
-TRAIN_SHARE, VAL_SHARE = 0.8, 0.2  # of the memory for pictures
-
 
 class Segment(Task):
     """Pictures with masks; the best network has the highest mean IoU on those of val."""
@@ -45,9 +43,7 @@ class Segment(Task):
             self.folder.splits["val"],
             len(self.folder.classes),
             start.preprocessing,
-            batch=options.batch,
-            workers=options.workers,
-            budget_bytes=setting.budget_bytes(VAL_SHARE),
+            **setting.evaluation(kept=True),
         )
 
     @classmethod
@@ -75,20 +71,15 @@ class Segment(Task):
 
     def batches(self) -> MaskData:
         """Augmented pictures and their masks."""
-        options, machine = self.setting.options, self.setting.machine
+        options = self.setting.options
         assert options.crop_area is not None
         side = options.crop_area**0.5
         return MaskData(
             self.folder.splits["train"],
             len(self.folder.classes),
             self.start.preprocessing,
-            MaskAugmentation((side, 1 / side), options.flip, options.colour),
-            batch=options.batch,
-            seed=options.seed,
-            process=machine.process,
-            processes=machine.processes,
-            workers=options.workers,
-            budget_bytes=self.setting.budget_bytes(TRAIN_SHARE),
+            MaskAugmentation((side, 1 / side), options.flip, options.colour, options.flip_vertical),
+            **self.setting.training(),
         )
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch, images: Tensor) -> Tensor:

@@ -26,7 +26,6 @@ from mobilenet.tasks.class_map import class_map
 from mobilenet.tasks.segmentation_metrics import SegmentationMeter
 
 SHOWN = 12  # pictures of overlays.png
-KEPT_OF_VAL = ("images", "miou", "pixel_accuracy", "boundary_f")
 
 
 @torch.no_grad()
@@ -55,9 +54,7 @@ def score_segmenter(module: GraphModule, data: MaskEvaluation, loss: Segmentatio
         pairs = torch.where(truth == IGNORED, classes * classes, pairs).flatten()
         counts[:-2] += torch.bincount(pairs, minlength=classes * classes + 1)[:-1].cpu()
     module.train(was_training)
-    everywhere = (
-        machine.total(counts.float().to(machine.device)).double().cpu() if machine.processes > 1 else counts
-    )
+    everywhere = machine.sums(counts)
     return Score(_mean_iou(everywhere[:-2].view(classes, classes)), float(everywhere[-2] / everywhere[-1]))
 
 
@@ -79,26 +76,15 @@ class Segmented(Outcome):
         folder: where the pictures are.
     """
 
+    kept_of_val = ("images", "miou", "pixel_accuracy", "boundary_f")
+
     splits: dict[str, dict[str, Any]]
     shown: tuple[tuple[MaskSample, ClassMap], ...]
     folder: MaskFolder
 
-    @property
-    def split(self) -> str:
-        """Where the model is judged: test if there is one."""
-        return "test" if "test" in self.splits else "val"
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """All figures of that split."""
-        return {"split": self.split, **self.splits[self.split]}
-
     def finished(self, contents: ModelContents) -> ModelContents:
-        """With the figures, without what grows with the square of the classes."""
-        kept = {name: value for name, value in self.metrics.items() if name != "confusion"}
-        if self.split != "val":
-            kept["val"] = {name: self.splits["val"][name] for name in KEPT_OF_VAL}
-        return replace(contents, metrics=kept)
+        """With the figures."""
+        return replace(contents, metrics=self.kept_metrics())
 
     def write_pictures(self, run: RunFolder) -> None:
         """confusion_matrix.png and overlays.png."""

@@ -46,27 +46,25 @@ def make_segmenter(options: TrainOptions, classes: tuple[str, ...]) -> Start:
 
 
 def _from_scratch(options: TrainOptions, classes: tuple[str, ...]) -> tuple[ModelContents, frozenset[str]]:
-    from mobilenet.family.names import build, preprocessing_preset, resolve_head
-    from mobilenet.pictures.preprocess import PRESETS
+    from mobilenet.family.names import resolve_head
+    from mobilenet.model import create
 
-    head, spec = resolve_head(options.model, options.head)
+    head, _ = resolve_head(options.model, options.head)
     if head is not None and head not in SEGMENTERS:
         raise ArgumentError(f"--model {options.model} is no segmenter; its head is one of {', '.join(SEGMENTERS)}")
-    graph = build(
+    made = create(
         options.model,
         width_multiplier=options.width,
         resolution=options.resolution,
         classes=len(classes),
         dialect=options.dialect,
+        seed=options.seed,
+        head=head or HEAD,
         output_stride=options.output_stride,
         drop_path=options.drop_path,
-        head=head or HEAD,
     )
-    height, width, _ = next(iter(graph.inputs.values())).shape
-    preset = PRESETS[preprocessing_preset(options.dialect or spec.dialect)]
-    last = last_layers(graph)
-    weights = _with_even_answers(graph, initialise(graph, options.seed), last)
-    return ModelContents(graph, weights, whole_picture(preset(height, width))), last
+    last = last_layers(made.graph)
+    return ModelContents(made.graph, _with_even_answers(made.graph, made.weights, last), made.preprocessing), last
 
 
 def _pretrained(options: TrainOptions, classes: tuple[str, ...]) -> tuple[ModelContents, frozenset[str]]:

@@ -84,6 +84,8 @@ class Session:
 
     def _check_identity(self, task: Task) -> None:
         self.identity = task.identity()
+        if task.teacher is not None:
+            self.identity["teacher"] = task.teacher.fingerprint
         if self.state and self.state[1]["identity"] != self.identity:
             raise TrainingError(
                 f"{self.run_folder.path}: the pictures, the pretrained file or the teacher changed since this run "

@@ -57,25 +57,21 @@ def make_start(options: TrainOptions, classes: tuple[str, ...]) -> Start:
 
 
 def _from_scratch(options: TrainOptions, classes: tuple[str, ...]) -> ModelContents:
-    from mobilenet.family.initialise import initialise
-    from mobilenet.family.names import build, preprocessing_preset, resolve
-    from mobilenet.pictures.preprocess import PRESETS
+    from mobilenet.model import create
 
-    graph = build(
+    made = create(
         options.model,
         width_multiplier=options.width,
         resolution=options.resolution,
         classes=len(classes),
         dialect=options.dialect,
+        seed=options.seed,
     )
-    height, width, _ = next(iter(graph.inputs.values())).shape
-    if "logits" not in graph.outputs:
+    if "logits" not in made.graph.outputs:
         raise ArgumentError(
             f"--model {options.model} has no classifier; `mobilenet list` names those that have one"
         )
-    preset = PRESETS[preprocessing_preset(options.dialect or resolve(options.model).dialect)]
-    preprocessing, weights = preset(height, width), initialise(graph, options.seed)
-    return ModelContents(graph, weights, preprocessing)
+    return ModelContents(made.graph, made.weights, made.preprocessing)
 
 
 def _pretrained(options: TrainOptions, classes: tuple[str, ...]) -> ModelContents:

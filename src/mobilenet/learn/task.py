@@ -22,6 +22,7 @@ from mobilenet.learn.options import TrainOptions
 from mobilenet.learn.progress import Figure, Reporter
 from mobilenet.learn.run_folder import RunFolder
 from mobilenet.learn.start import Start
+from mobilenet.pictures.augment import Augmentation
 from mobilenet.run.torch_module import GraphModule
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ TASKS = {
     "embed": ("mobilenet.learn.embed", "Embed"),
     "segment": ("mobilenet.learn.segment", "Segment"),
 }
+
+TRAIN_SHARE, VAL_SHARE = 0.8, 0.2  # of the memory for pictures
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,33 @@ class Setting:
     reporter: Reporter
     check: Callable[[], None]
 
-    def budget_bytes(self, share: float) -> float:
-        """This process's memory for pictures, of which a part of the task takes this share."""
-        return share * self.options.cache_gigabytes * 2**30 / self.machine.processes
+    def training(self) -> dict[str, Any]:
+        """How the training split is loaded: see `data.TrainingBatches`, and memory for its pictures."""
+        options, machine = self.options, self.machine
+        return {
+            "batch": options.batch,
+            "seed": options.seed,
+            "process": machine.process,
+            "processes": machine.processes,
+            "workers": options.workers,
+            "budget_bytes": TRAIN_SHARE * self._cache_bytes(),
+        }
+
+    def evaluation(self, *, kept: bool = False) -> dict[str, Any]:
+        """How pictures are loaded as prediction sees them; `kept`: in memory, for the next time."""
+        budget = VAL_SHARE * self._cache_bytes() if kept else 0.0
+        return {"batch": self.options.batch, "workers": self.options.workers, "budget_bytes": budget}
+
+    def augmentation(self) -> Augmentation:
+        """How training pictures without boxes or masks are changed."""
+        options = self.options
+        assert options.crop_area is not None
+        return Augmentation(
+            options.crop_area, options.flip, options.colour, options.randaugment, options.flip_vertical
+        )
+
+    def _cache_bytes(self) -> float:
+        return self.options.cache_gigabytes * 2**30 / self.machine.processes
 
 
 class Task(ABC):
@@ -103,7 +130,7 @@ class Task(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a run to be resumed, as JSON can hold it."""
+        """What must be the same for a run to be resumed, beside the teacher, as JSON can hold it."""
 
     def fit(self) -> Fitted | None:
         """Makes `start` better without the loop, where the task has a way."""
@@ -131,12 +158,32 @@ class Task(ABC):
 
 
 class Outcome(ABC):
-    """What is known of the best network when training is over."""
+    """What is known of the best network when training is over.
+
+    Attributes:
+        kept_of_val: names of the figures on val that a model judged by test keeps, too.
+        splits: split -> "images" and the task's figures, for val and, if the data have one, test.
+    """
+
+    kept_of_val: ClassVar[tuple[str, ...]]
+    splits: dict[str, dict[str, Any]]
 
     @property
-    @abstractmethod
+    def split(self) -> str:
+        """Where the model is judged: test if there is one."""
+        return "test" if "test" in self.splits else "val"
+
+    @property
     def metrics(self) -> dict[str, Any]:
-        """Of the split that it is judged by: "split", "images" and the task's figures."""
+        """All figures of that split, and its name as "split"."""
+        return {"split": self.split, **self.splits[self.split]}
+
+    def kept_metrics(self) -> dict[str, Any]:
+        """What a model file keeps of them: nothing that grows with the square of the classes, and some of val."""
+        kept = {name: value for name, value in self.metrics.items() if name != "confusion"}
+        if self.split != "val":
+            kept["val"] = {name: self.splits["val"][name] for name in self.kept_of_val}
+        return kept
 
     @abstractmethod
     def finished(self, contents: ModelContents) -> ModelContents:

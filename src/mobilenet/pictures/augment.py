@@ -41,12 +41,14 @@ class Augmentation:
         flip: probability of a mirrored picture.
         colour: brightness, contrast and saturation are each multiplied by a number in 1 - colour .. 1 + colour.
         randaugment: magnitude 1 to 10, 0 for off.
+        flip_vertical: probability of a picture that is upside down.
     """
 
     crop_area: float = 0.35
     flip: float = 0.5
     colour: float = 0.2
     randaugment: int = 0
+    flip_vertical: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Draw:
     flipped: bool
     colours: tuple[float, float, float]
     operations: tuple[tuple[str, float], ...]
+    upside_down: bool = False
 
 
 def draw(augmentation: Augmentation, seed: int, epoch: int, sample: int) -> Draw:
@@ -83,6 +86,7 @@ def draw(augmentation: Augmentation, seed: int, epoch: int, sample: int) -> Draw
         bool(flipped),
         (float(colours[0]), float(colours[1]), float(colours[2])),
         operations if augmentation.randaugment else (),
+        bool(random.random() < augmentation.flip_vertical),
     )
 
 
@@ -113,9 +117,7 @@ def cropped(image: Pixels, drawn: Draw, preprocessing: Preprocessing) -> Pixels:
 
 def augmented(pictures: Pixels, draws: Sequence[Draw]) -> Pixels:
     """Flips, RandAugment and colours of a batch, uint8 [B, height, width, 3] RGB; changes nothing outside it."""
-    flipped = np.array([drawn.flipped for drawn in draws])
-    if flipped.any():
-        pictures = np.where(flipped[:, None, None, None], pictures[:, :, ::-1], pictures)
+    pictures = with_flips(pictures, [(drawn.flipped, drawn.upside_down) for drawn in draws])
     colours = np.array([drawn.colours for drawn in draws])
     if not any(drawn.operations for drawn in draws) and (colours == 1.0).all():
         return pictures
@@ -125,6 +127,15 @@ def augmented(pictures: Pixels, draws: Sequence[Draw]) -> Pixels:
         values = _coloured(values, torch.from_numpy(colours).float())
     bytes_ = values.clamp_(0.0, 1.0).mul_(255.0).round_().to(torch.uint8)
     return cast(Pixels, bytes_.permute(0, 2, 3, 1).contiguous().numpy())
+
+
+def with_flips(values: Pixels, ways: Sequence[tuple[bool, bool]]) -> Pixels:
+    """Pictures or masks, uint8 [B, height, width, ...], each mirrored or not, and upside down or not."""
+    for axis, chosen in zip((2, 1), np.array(ways, bool).reshape(-1, 2).T, strict=True):
+        if chosen.any():
+            along = chosen.reshape(-1, *[1] * (values.ndim - 1))
+            values = np.where(along, np.flip(values, axis), values)
+    return values
 
 
 def mixed(

@@ -46,6 +46,7 @@ class BoxAugmentation:
             is none.
         visible: smallest share of a box that must be inside a crop for the box to stay.
         flip: probability of a mirrored picture.
+        flip_vertical: probability of a picture that is upside down.
         colour: as `augment.Augmentation`.
         mosaic: probability of four pictures in one.
 
@@ -60,9 +61,10 @@ class BoxAugmentation:
     flip: float = 0.5
     colour: float = 0.2
     mosaic: float = 0.0
+    flip_vertical: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("crop", "visible", "flip", "colour", "mosaic"):
+        for name in ("crop", "visible", "flip", "flip_vertical", "colour", "mosaic"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ArgumentError(f"{name} is a number from 0 to 1, not {getattr(self, name)!r}")
         if not 0 < self.crop_area <= 1 or not 1 <= self.zoom_out <= 8:
@@ -87,12 +89,17 @@ def augmented_boxes(
         samples: their numbers, below `total`.
         load: gives a sample as it lies in the data set; a mosaic also asks for three others.
     """
-    colours = Augmentation(crop_area=1.0, flip=augmentation.flip, colour=augmentation.colour)
+    colours = Augmentation(
+        crop_area=1.0,
+        flip=augmentation.flip,
+        colour=augmentation.colour,
+        flip_vertical=augmentation.flip_vertical,
+    )
     draws = [draw(colours, seed, epoch, number) for number in samples]
     views = [_view(number, load, total, augmentation, preprocessing, [seed, epoch, number]) for number in samples]
     pictures = augmented(np.stack([view.pixels for view in views]), draws)
     return [
-        Boxed(pixels, _flipped(view.boxes, preprocessing.width) if drawn.flipped else view.boxes, view.labels)
+        Boxed(pixels, _flipped(view.boxes, drawn, preprocessing), view.labels)
         for pixels, view, drawn in zip(pictures, views, draws, strict=True)
     ]
 
@@ -224,10 +231,13 @@ def _pasted(
     return Boxed(canvas, boxes, labels)
 
 
-def _flipped(boxes: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    mirrored = boxes.copy()
-    mirrored[:, 0], mirrored[:, 2] = width - boxes[:, 2], width - boxes[:, 0]
-    return mirrored
+def _flipped(boxes: NDArray[np.float32], drawn: Draw, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    sides = ((0, preprocessing.width, drawn.flipped), (1, preprocessing.height, drawn.upside_down))
+    for start, length, chosen in sides:
+        if chosen:
+            boxes = boxes.copy()
+            boxes[:, [start, start + 2]] = length - boxes[:, [start + 2, start]]
+    return boxes
 
 
 def _in_rgb(preprocessing: Preprocessing) -> Preprocessing:

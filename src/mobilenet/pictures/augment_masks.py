@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mobilenet.errors import ArgumentError
-from mobilenet.pictures.augment import Draw, augmented
+from mobilenet.pictures.augment import Draw, augmented, with_flips
 from mobilenet.pictures.palette import IGNORED, ClassMap
 from mobilenet.pictures.preprocess import INTERPOLATIONS, Preprocessing
 
@@ -30,30 +30,36 @@ class MaskAugmentation:
     Args:
         scales: the smallest and largest factor of size; log-uniform between.
         flip: probability of a mirrored picture.
+        flip_vertical: probability of a picture that is upside down.
         colour: brightness, contrast and saturation are each multiplied by a number in 1 - colour .. 1 + colour.
     """
 
     scales: tuple[float, float] = (0.5, 2.0)
     flip: float = 0.5
     colour: float = 0.2
+    flip_vertical: float = 0.0
 
     def __post_init__(self) -> None:
         smallest, largest = self.scales
         if not 0.05 <= smallest <= largest <= 20:
             raise ArgumentError(f"scales are {self.scales}: a smaller and a larger factor, 0.05 to 20, are needed")
-        if not (0 <= self.flip <= 1 and 0 <= self.colour < 1):
-            raise ArgumentError(f"flip {self.flip} and colour {self.colour} are from 0 to 1")
+        if not (0 <= self.flip <= 1 and 0 <= self.flip_vertical <= 1 and 0 <= self.colour < 1):
+            raise ArgumentError(
+                f"flip {self.flip}, flip_vertical {self.flip_vertical} and colour {self.colour} are from 0 to 1"
+            )
 
 
 @dataclass(frozen=True)
 class MaskDraw:
-    """What was drawn for one sample: factor of size, place (0..1 across and down), mirrored, factors of colour."""
+    """What was drawn for one sample: factor of size, place (0..1 across and down), mirrored, factors of colour,
+    upside down."""
 
     scale: float
     left: float
     top: float
     flipped: bool
     colours: tuple[float, float, float]
+    upside_down: bool = False
 
 
 def draw_mask(augmentation: MaskAugmentation, seed: int, epoch: int, sample: int) -> MaskDraw:
@@ -63,7 +69,8 @@ def draw_mask(augmentation: MaskAugmentation, seed: int, epoch: int, sample: int
     left, top = random.random(2).tolist()
     flipped = bool(random.random() < augmentation.flip)
     red, green, blue = (1.0 + augmentation.colour * random.uniform(-1, 1, 3)).tolist()
-    return MaskDraw(scale, left, top, flipped, (red, green, blue))
+    upside_down = bool(random.random() < augmentation.flip_vertical)
+    return MaskDraw(scale, left, top, flipped, (red, green, blue), upside_down)
 
 
 _CENTRE = 0.4999999  # of an odd rest, the larger part is right and below, as the preprocessing has it
@@ -126,8 +133,8 @@ def augmented_pairs(
     pictures: Pixels, masks: ClassMap, draws: Sequence[MaskDraw]
 ) -> tuple[Pixels, NDArray[np.uint8]]:
     """Mirrors and colours of a batch: uint8 [B, height, width, 3] and [B, height, width]; returns new arrays."""
-    flipped = np.array([drawn.flipped for drawn in draws])
-    turned = np.where(flipped[:, None, None, None], pictures[:, :, ::-1], pictures)
-    masks = np.where(flipped[:, None, None], masks[:, :, ::-1], masks)
-    coloured = augmented(turned, [Draw(1.0, 1.0, 0.0, 0.0, False, drawn.colours, ()) for drawn in draws])
-    return coloured, masks
+    draws_of_pictures = [
+        Draw(1.0, 1.0, 0.0, 0.0, drawn.flipped, drawn.colours, (), drawn.upside_down) for drawn in draws
+    ]
+    ways = [(drawn.flipped, drawn.upside_down) for drawn in draws]
+    return augmented(pictures, draws_of_pictures), with_flips(masks, ways)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -42,6 +44,16 @@ def engine() -> ModuleType | None:
     return _engine
 
 
+@contextmanager
+def our_errors(native: ModuleType) -> Iterator[None]:
+    """Raises `OutOfMemoryError` or `ArgumentError` where a call of the compiled module fails."""
+    try:
+        yield
+    except native.Failure as failure:
+        code, text = failure.args
+        raise (OutOfMemoryError if code == native.NO_MEMORY else ArgumentError)(text) from None
+
+
 def run(
     native: ModuleType,
     fields: tuple[str, str, str, int, float],
@@ -63,7 +75,7 @@ def run(
         OutOfMemoryError: there is not enough memory.
     """
     resize, interpolation, channels, fill, crop_fraction = fields
-    try:
+    with our_errors(native):
         native.preprocess(
             _RESIZE_RULES[resize],
             _INTERPOLATIONS[interpolation],
@@ -75,6 +87,3 @@ def run(
             output,
             os.environ.get("MOBILENET_ISA") or None,
         )
-    except native.Failure as failure:
-        code, text = failure.args
-        raise (OutOfMemoryError if code == native.NO_MEMORY else ArgumentError)(text) from None
