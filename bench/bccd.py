@@ -48,7 +48,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weights", required=True, help="A classifier: a file, or a published name.")
     parser.add_argument("--head", default="yolo", choices=("yolo", "ssd", "ssdlite"))
     parser.add_argument("--resolution", type=int, default=416)
-    parser.add_argument("--epochs", type=int, default=90)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--threads", type=int, default=0, help="Default: torch's own choice.")
     parser.add_argument("--seed", type=int, default=0)

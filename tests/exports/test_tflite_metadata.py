@@ -16,7 +16,7 @@ from mobilenet.files.flatbuffer import Table, root_table
 from mobilenet.files.tflite_schema import parse_tflite
 from mobilenet.model import Model
 
-pytest.importorskip("ai_edge_litert", reason="needs mobilenet[export]")
+Interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="needs mobilenet[export]").Interpreter
 
 
 @pytest.fixture
@@ -73,6 +73,16 @@ def test_a_file_that_takes_pixels_says_so(models: dict[str, Model], tmp_path: Pa
     assert np.abs(first.probs.data - second.probs.data).max() < 1e-4 and first.label == second.label
 
 
+def test_an_integer_file_that_takes_pixels_takes_uint8(models: dict[str, Model], tmp_path: Path) -> None:
+    for picture_input, dtype in ((False, np.int8), (True, np.uint8)):
+        export(models["int8"], tmp_path / "m.tflite", to="tflite", options=Options(picture_input=picture_input))
+        (place,) = Interpreter(str(tmp_path / "m.tflite")).get_input_details()
+        assert place["dtype"] == dtype
+    again = mobilenet.load(tmp_path / "m.tflite")
+    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    assert np.array_equal(again.predict(picture).probs.data, models["int8"].predict(picture).probs.data)
+
+
 def test_labels_that_a_text_file_cannot_hold_come_back_whole(models: dict[str, Model], tmp_path: Path) -> None:
     labels = ("", "two\nlines", " spaces  inside ", "ünïcode 🦉", *models["fp32"].labels[4:])
     model = Model.of(replace(models["fp32"], labels=labels))
@@ -86,3 +96,26 @@ def test_labels_that_a_text_file_cannot_hold_come_back_whole(models: dict[str, M
 def test_a_model_without_labels_has_no_archive(tmp_path: Path) -> None:
     export(mobilenet.create("mobilenet_v2", width_multiplier=0.35, resolution=64), tmp_path / "m", to="tflite")
     assert not zipfile.is_zipfile(tmp_path / "m")
+
+
+def test_boxes_are_described_as_object_detectors_are(tmp_path: Path) -> None:
+    model = mobilenet.create("mobilenet_v2", head="ssdlite", classes=3, resolution=96, width_multiplier=0.35)
+    model.labels = ("cat", "dog")
+    export(model, tmp_path / "m.tflite", to="tflite", options=Options(nms=True))
+    root = metadata(tmp_path / "m.tflite")
+    (subgraph,) = root.tables(3, "subgraphs")
+    outputs = subgraph.tables(3, "outputs")
+    names = ["location", "category", "score", "number of detections"]
+    assert ([output.text(0) for output in outputs], root.text(7)) == (names, "1.2.0")
+    contents = [output.table(3) for output in outputs]
+    assert [content and content.number(0, "uint8") for content in contents] == [3, 1, 1, 1]  # boxes, features
+    location, category = contents[0], outputs[1]
+    assert location is not None
+    boxes, span = location.table(1), location.table(2)
+    assert boxes is not None and boxes.vector(0, "uint32").tolist() == [1, 0, 3, 2]  # top, left, bottom, right
+    assert (boxes.number(1, "int8"), boxes.number(2, "int8")) == (1, 0)  # boundaries, as shares
+    assert span is not None and (span.number(0, "int32"), span.number(1, "int32")) == (2, 2)
+    (file,) = category.tables(6, "files")
+    assert (file.text(0), file.number(2, "int8")) == ("labels.txt", 3)  # a label for each value
+    (group,) = subgraph.tables(8, "groups")
+    assert group.text(0) == "detection_result"

@@ -135,6 +135,7 @@ def tflite_bytes(contents: ModelContents, options: Options) -> bytes:
         contents.weights,
         batch=options.batch,
         float_ends=False,
+        pixels=options.picture_input,
         metadata=metadata_entries(contents, BOX_OUTPUTS if decoding else ()),
         decoding=decoding,
     )

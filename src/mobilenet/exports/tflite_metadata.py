@@ -20,11 +20,15 @@ from mobilenet.files.description import KEY
 
 ENTRY = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
-PARSER_VERSION = "1.0.0"  # every parser reads it
+PARSER_VERSION, GROUPS_VERSION = "1.0.0", "1.2.0"  # every parser reads the first; of groups, from the second on
 LABEL_FILE = "labels.txt"
-IMAGE_PROPERTIES, FEATURE_PROPERTIES, NORMALISATION = 2, 1, 1  # of the schema's unions
+FEATURE_PROPERTIES, IMAGE_PROPERTIES, BOX_PROPERTIES, NORMALISATION = 1, 2, 3, 1  # of the schema's unions
 COLOUR_SPACES = {"RGB": 1, "BGR": 0, "L": 2}  # the schema has no BGR: unknown
-AXIS_LABELS = 2  # of the schema's kinds of associated files
+AXIS_LABELS, VALUE_LABELS = 2, 3  # of the schema's kinds of associated files
+BOUNDARIES, TOP_FIRST = 1, (1, 0, 3, 2)  # boxes as (top, left, bottom, right), in shares of the sides
+# What the tools that read it call the outputs of `exports.tflite_boxes`; they go by name, or by place.
+BOX_NAMES = {"boxes": "location", "classes": "category", "scores": "score", "count": "number of detections"}
+BOX_GROUP = "detection_result"
 DATE = (1980, 1, 1, 0, 0, 0)  # so that the same model gives the same bytes
 
 Fields = dict[int, tuple[str, int]]  # number -> kind and value; an offset is where a child was written
@@ -52,18 +56,23 @@ class _Metadata:
 
     def __init__(self, contents: ModelContents, outputs: Sequence[str]) -> None:
         self.contents, self.outputs = contents, outputs
+        self.boxes = set(BOX_NAMES) == set(outputs)
         self.builder = flatbuffers.Builder(1024)
 
     def pack(self) -> bytes:
         contents = self.contents
         inputs = self._offsets([self._input(name) for name in contents.graph.inputs])
-        outputs = self._offsets([self._output(name) for name in self.outputs])
-        subgraph = self._table({0: ("offset", self._text("main")), 2: ("offset", inputs), 3: ("offset", outputs)})
+        output = self._box_output if self.boxes else self._output
+        outputs = self._offsets([output(name) for name in self.outputs])
+        main: Fields = {0: ("offset", self._text("main")), 2: ("offset", inputs), 3: ("offset", outputs)}
+        if self.boxes:
+            main[8] = ("offset", self._offsets([self._group()]))
+        subgraph = self._table(main)
         fields: Fields = {
             0: ("offset", self._text(str(contents.provenance.get("model") or "mobilenet"))),
             1: ("offset", self._text(f"a network of the MobileNet family, task: {contents.task}")),
             3: ("offset", self._offsets([subgraph])),
-            7: ("offset", self._text(PARSER_VERSION)),
+            7: ("offset", self._text(GROUPS_VERSION if self.boxes else PARSER_VERSION)),
         }
         if contents.licence:
             fields[5] = ("offset", self._text(contents.licence))
@@ -92,10 +101,33 @@ class _Metadata:
         fields: Fields = {0: ("offset", self._text(name))}
         feature = self._table({})
         fields[3] = ("offset", self._table({0: ("uint8", FEATURE_PROPERTIES), 1: ("offset", feature)}))
-        if self.contents.labels and name in ("logits", "probabilities", "classes"):
-            file: Fields = {0: ("offset", self._text(LABEL_FILE)), 2: ("int8", AXIS_LABELS)}
-            fields[6] = ("offset", self._offsets([self._table(file)]))
+        if name in ("logits", "probabilities", "classes"):
+            fields |= self._labels(AXIS_LABELS)
         return self._table(fields)
+
+    def _labels(self, kind: int) -> Fields:
+        if not self.contents.labels:
+            return {}
+        file = self._table({0: ("offset", self._text(LABEL_FILE)), 2: ("int8", kind)})
+        return {6: ("offset", self._offsets([file]))}
+
+    def _box_output(self, name: str) -> int:
+        """As object detectors of MediaPipe's and TensorFlow Lite's task libraries have them."""
+        fields: Fields = {0: ("offset", self._text(BOX_NAMES[name]))}
+        if name == "boxes":
+            order = ("offset", self._numbers(TOP_FIRST))
+            properties, kind = self._table({0: order, 1: ("int8", BOUNDARIES)}), BOX_PROPERTIES
+        else:
+            properties, kind = self._table({}), FEATURE_PROPERTIES
+        content: Fields = {0: ("uint8", kind), 1: ("offset", properties)}
+        if name != "count":  # every row is one box's
+            content[2] = ("offset", self._table({0: ("int32", 2), 1: ("int32", 2)}))
+        fields[3] = ("offset", self._table(content))
+        return self._table(fields | (self._labels(VALUE_LABELS) if name == "classes" else {}))
+
+    def _group(self) -> int:
+        names = self._offsets([self._text(BOX_NAMES[name]) for name in self.outputs if name != "count"])
+        return self._table({0: ("offset", self._text(BOX_GROUP)), 1: ("offset", names)})
 
     def _text(self, text: str) -> int:
         return int(self.builder.CreateString(text))
@@ -104,6 +136,12 @@ class _Metadata:
         self.builder.StartVector(4, len(values), 4)
         for value in reversed(values):
             self.builder.PrependFloat32(value)
+        return int(self.builder.EndVector())
+
+    def _numbers(self, values: Sequence[int]) -> int:
+        self.builder.StartVector(4, len(values), 4)
+        for value in reversed(values):
+            self.builder.PrependUint32(value)
         return int(self.builder.EndVector())
 
     def _offsets(self, tables: Sequence[int]) -> int:
@@ -118,6 +156,7 @@ class _Metadata:
             add = {
                 "offset": self.builder.PrependUOffsetTRelativeSlot,
                 "uint32": self.builder.PrependUint32Slot,
+                "int32": self.builder.PrependInt32Slot,
                 "int8": self.builder.PrependInt8Slot,
                 "uint8": self.builder.PrependUint8Slot,
             }[kind]

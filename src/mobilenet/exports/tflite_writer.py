@@ -48,6 +48,7 @@ def to_tflite(
     *,
     batch: int | None = 1,
     float_ends: bool = True,
+    pixels: bool = False,
     metadata: Mapping[str, bytes] | None = None,
     decoding: Decoding | None = None,
 ) -> bytes:
@@ -59,6 +60,7 @@ def to_tflite(
         weights: "<node>.<parameter>" -> array; `graph.check_weights` must hold.
         batch: how many pictures at once; None leaves it open: 1, until the runtime is told another number.
         float_ends: whether a quantised network takes and gives float32 (it converts them itself).
+        pixels: whether a uint8 input stays uint8, as pictures are; else it becomes int8, as all other values do.
         metadata: what the file says beside the network, by the names of the schema's metadata entries.
         decoding: of a detector whose file is to give boxes (`tflite_boxes.add_boxes`), not its raw outputs.
 
@@ -71,7 +73,7 @@ def to_tflite(
         GraphError: the weights do not fit the graph.
     """
     graph.check_weights(weights)
-    writer = TfliteWriter(graph, weights, batch, float_ends)
+    writer = TfliteWriter(graph, weights, batch, float_ends, pixels)
     for name, kind in graph.inputs.items():
         writer.add_input(name, kind)
     for node in graph.nodes:
@@ -91,6 +93,7 @@ class TfliteWriter:
     weights: Weights
     batch: int | None
     float_ends: bool
+    pixels: bool
     file: TfliteBuilder = field(default_factory=TfliteBuilder)
     values: dict[str, int] = field(default_factory=dict)  # the graph's name -> tensor
     inputs: list[int] = field(default_factory=list)
@@ -113,12 +116,17 @@ class TfliteWriter:
         return [-1 if self.batch is None else self.batch, *kind.shape]
 
     def add_input(self, name: str, kind: TensorType) -> None:
-        if kind.integer and self.float_ends:
-            source = self.file.value(name, self.shape(kind), "float32")
+        if kind.quantisation is not None and self._is_converted(name, kind):
+            given = ("float32", None) if self.float_ends else (kind.dtype, Scales.of(kind.quantisation))
+            source = self.file.value(name, self.shape(kind), *given)
             self.values[name] = self.file.emit("QUANTIZE", [source], self.tensor(f"{name}/quantised", kind))
         else:
             source = self.values[name] = self.tensor(name, kind)
         self.inputs.append(source)
+
+    def _is_converted(self, name: str, kind: TensorType) -> bool:
+        """Whether a quantised input is given in another form than the network reads."""
+        return self.float_ends or (self.pixels and name not in self.kept and self.stored(kind)[0] != kind.dtype)
 
     def add_node(self, node: Node) -> None:
         from mobilenet.exports.tflite_rules import RULES
