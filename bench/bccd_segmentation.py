@@ -77,7 +77,7 @@ def draw(model: Path, masks: Path, names: list[str]) -> Image.Image:
         path = masks / "images" / f"{name}.jpg"
         truth = read_class_map(masks / "masks" / f"{name}.png")
         rows.append((decode(path), truth, loaded.predict(path).masks))
-    return draw_overlays(rows, loaded.names).quantize(128)
+    return draw_overlays(rows, loaded.names)
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def main() -> None:
     metrics = json.loads(command("evaluate", str(model), str(masks), "--split", "test", "--json", capture=True))
     names = (masks / "test.txt").read_text().split()[:DRAWN]
     if words.picture is not None:
-        draw(model, masks, names).save(words.picture)
+        draw(model, masks, names).save(words.picture, optimize=True)
     print(f"\n{processor()}; {minutes:.1f} minutes, {own:.1f} of processor time; seed {words.seed}\n")
     print(table(metrics))
 

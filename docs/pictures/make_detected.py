@@ -28,7 +28,7 @@ FILMED = "BloodImage_00031"
 SHOWN = (5, 25, 45)  # frames
 FRAMES, STEP = 50, 4  # of the film, and pixels a frame
 SIZE = (360, 440)  # height and width of the window
-GAP, SIDE, COLOURS = 6, 440, 96
+GAP, SIDE, COLOURS = 6, 440, 160
 
 
 def main() -> None:

@@ -50,9 +50,14 @@ def test_parameters_that_torchvision_publishes() -> None:
 def test_any_member_at_any_stride_and_an_odd_size(head: str, name: str, stride: int) -> None:
     graph = build(name, head=head, classes=4, resolution=(97, 130), output_stride=stride, width_multiplier=0.5)
     assert {key: graph.types[value].shape for key, value in graph.outputs.items()} == {"logits": (97, 130, 4)}
-    high = graph.types["segment.gate.mean" if head == "lraspp" else "segment.pool.mean"].shape[2]
-    last = graph.node("segment.reduce.conv" if head == "lraspp" else "segment.pyramid.0.conv").inputs[0]
-    assert graph.types[last].shape == (-(-97 // stride), -(-130 // stride), high)
+    first, beside = {
+        "lraspp": ("segment.reduce.conv", "segment.gate.mean"),
+        "deeplabv3": ("segment.pyramid.0.conv", "segment.pool.mean"),
+        "deeplabv3plus": ("segment.pyramid.0.conv", "segment.pyramid.1.depthwise.conv"),
+    }[head]
+    (last,) = graph.node(first).inputs
+    assert graph.node(beside).inputs == (last,)
+    assert graph.types[last].shape[:2] == (-(-97 // stride), -(-130 // stride))
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -94,6 +94,7 @@ class OnnxWriter:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     real: dict[str, str] = field(default_factory=dict)  # an integer value -> its dequantised form, if it has one
+    apart: set[str] = field(default_factory=set)  # integers that are written once more, for a sum
     turned: dict[str, str] = field(default_factory=dict)  # an input in the graph's order -> channels first
 
     def add_node(self, node: Node) -> None:
@@ -142,10 +143,25 @@ class OnnxWriter:
         names = []
         for place, (name, kind, quantisation) in enumerate(zip(node.inputs, kinds, exact, strict=False)):
             scales = self.scales(f"{node.name}/{place}", kind.dtype, quantisation)
-            names.append(
-                self.emit("DequantizeLinear", [self._turned(name), *scales], f"{node.name}/operand{place}")
-            )
+            stored = self._kept_apart(name) if isinstance(node.operator, ops.Add) else self._turned(name)
+            names.append(self.emit("DequantizeLinear", [stored, *scales], f"{node.name}/operand{place}"))
         return [*names, *(self.read(name) for name in node.inputs[len(names) :])]
+
+    def _kept_apart(self, name: str) -> str:
+        """What a sum reads: of a convolution, by way of real numbers and back to the same integers.
+
+        openvino counts a convolution and the sum behind it as one otherwise, and leaves out the rounding between.
+        """
+        kind, again = self.graph.types[name], f"{name}/again"
+        if name in self.graph.inputs or not isinstance(
+            self.graph.node(name).operator, ops.Conv | ops.DepthwiseConv
+        ):
+            return self._turned(name)
+        if again not in self.apart:
+            assert kind.quantisation is not None
+            self.quantise(self.read(name), again, kind.dtype, kind.quantisation)
+            self.apart.add(again)
+        return again
 
     def read(self, name: str) -> str:
         """A value of the graph in real numbers, channels first."""

@@ -110,8 +110,9 @@ class DeepLabPlus(Segmenter):
     """DeepLabv3+ (arXiv:1802.02611, 3.1) made light: every 3x3 convolution is separable, and all is narrower.
 
     The pyramid's rates are 6, 12 and 18 at output stride 16, twice that at 8. Its result, enlarged to stride 4, is
-    joined with `low_channels` made of the last block there, and refined by one separable convolution. The branch
-    of the mean has a bias and no batch norm, whose statistics would be those of one number a picture of the batch.
+    joined with `low_channels` made of the last block there, and refined by one separable convolution. There is no
+    branch of the picture's mean: with a handful of pictures in a batch, the batch norm behind it sees a handful of
+    numbers a channel, and what it keeps of them is not what it trained with. The widest rate sees 577 pixels.
     """
 
     low_channels: int = 32
@@ -125,10 +126,6 @@ class DeepLabPlus(Segmenter):
             draft.value = high
             _separable(draft, f"{PREFIX}.pyramid.{number}", max(1, rate * 16 // stride), self.channels)
             branches.append(draft.value)
-        draft.add(f"{PREFIX}.pool.mean", Mean(keep_axes=True), high)
-        pooled = Conv(out_channels=self.channels, bias=True, activation="relu")
-        draft.add(f"{PREFIX}.pool.conv", pooled)
-        branches.append(_at_size_of(draft, f"{PREFIX}.pool.resize", high))
         _project(draft, branches, self.channels)
         low = _at(trunk.last, 4)
         enlarged = _at_size_of(draft, f"{PREFIX}.enlarge", low)

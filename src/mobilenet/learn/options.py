@@ -73,8 +73,8 @@ DETECTING_FROM_SCRATCH: dict[str, Any] = {"epochs": 200}
 # A new head learns with the network below it, from few pictures with many pixels each.
 SEGMENTING: dict[str, Any] = {
     "epochs": 40,
-    "lr0": {"adamw": 3e-3, "sgd": 0.1, "rmsprop": 1e-3},
-    "layer_rate": 0.1,
+    "lr0": {"adamw": 2e-3, "sgd": 0.1, "rmsprop": 1e-3},
+    "layer_rate": 0.3,
     "crop_area": 0.5,
 }
 

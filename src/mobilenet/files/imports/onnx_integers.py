@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
+from typing import TypeGuard
 
 import numpy as np
 
@@ -84,7 +85,7 @@ class _Settling:
     def _quantise(self, node: Node) -> None:
         (source,) = node.inputs
         held, layer = self.integers.get(source), self.nodes.get(source)
-        if held in self.moved and self._kind(held) == (node.dtype, node.quantisation):
+        if self._is_written_twice(held) and self._kind(held) == (node.dtype, node.quantisation):
             self.renamed[node.name] = held
         elif held is not None:  # integers of another scale, or of another dtype
             self.nodes[node.name] = replace(node, inputs=(held,))
@@ -92,6 +93,10 @@ class _Settling:
             self.renamed[node.name] = source
         else:
             self.nodes[node.name] = node
+
+    def _is_written_twice(self, name: str | None) -> TypeGuard[str]:
+        """Whether a file may have these integers a second time: where they were moved, or on the way to a sum."""
+        return name in self.moved or (name in self.nodes and isinstance(self.nodes[name].operator, LINEAR))
 
     def _move(self, node: Node) -> None:
         held = self.integers[node.inputs[0]]
