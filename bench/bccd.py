@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import mobilenet
+from mobilenet.bench.tables import markdown
 
 SPLIT = "test"
 
@@ -108,26 +109,18 @@ def print_table(
 ) -> None:
     """The Markdown that docs/results.md holds."""
     classes = list(found["fp32"]["per_class"])
-    header = [
-        "",
-        "AP50",
-        *(f"AP50, {name}" for name in classes),
-        "AP",
-        "recall",
-        "precision",
-        "ms a picture",
-        "MB",
-    ]
-    print(f"\n| {' | '.join(header)} |\n|{' --- |' * len(header)}")
+    own = (f"AP50, {name}" for name in classes)
+    header = ["", "AP50", *own, "AP", "recall", "precision", "ms a picture", "MB"]
+    lines = []
     for row, path in rows.items():
         figures = found[row]
         at = figures["confidence"]
-        own = [figures["per_class"][name]["ap50"] for name in classes]
-        cells = [figures["ap50"], *own, figures["ap"], at["recall"], at["precision"]]
+        parts = [figures["per_class"][name]["ap50"] for name in classes]
+        shares = [figures["ap50"], *parts, figures["ap"], at["recall"], at["precision"]]
         size = path.stat().st_size / 1e6
-        print(
-            f"| {row} | {' | '.join(f'{cell:.4f}' for cell in cells)} | {figures['latency_ms']:.1f} | {size:.1f} |"
-        )
+        cells = (f"{share:.4f}" for share in shares)
+        lines.append([row, *cells, f"{figures['latency_ms']:.1f}", f"{size:.1f}"])
+    print(f"\n{markdown(header, lines)}", end="")
     model = mobilenet.load(rows["fp32"])
     best = model.provenance["best"]
     print(f"\nbest epoch {best['epoch']} ({best['weights']}), val AP50 {best['ap50']:.4f}")

@@ -1,12 +1,13 @@
 """A data set with masks out of one with boxes: every box's inscribed ellipse is taken for the object.
 
-    python bench/bccd_masks.py DATA OUTPUT
+    python bench/bccd_masks.py DATA OUTPUT [--detector MODEL]
 
 DATA is a folder of Pascal VOC annotations with its lists of train, val and test, such as BCCD's blood cells.
 OUTPUT becomes a folder that `mobilenet.pictures.masks` reads: images/ (copies), masks/ (PNG with a palette),
 labels.txt and the three lists. Blood cells are near enough to ellipses that lie along the axes for a network to
 be trained on them and measured by them; where two overlap, the smaller one lies on top, and what the annotators
-marked as difficult has no class. Prints the share of the pixels that each class has.
+marked as difficult has no class. Prints the share of the pixels that each class has; with --detector, the mean
+IoU on test of that detector's boxes, drawn as ellipses by the same rule.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import mobilenet
 from mobilenet.pictures.boxes import BoxedPicture, read_boxes
 from mobilenet.pictures.mask_set import check_masks
 from mobilenet.pictures.masks import read_masks
 from mobilenet.pictures.palette import IGNORED, save_class_map
+from mobilenet.tasks.segmentation_metrics import SegmentationMeter
 
 BACKGROUND = "background"
 
@@ -67,6 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
+    parser.add_argument("--detector")
     words = parser.parse_args()
     write_masks(words.data, words.output)
     survey = check_masks(read_masks(words.output))
@@ -74,6 +80,22 @@ def main() -> None:
         shares = counts / counts.sum()
         listed = ", ".join(f"{n} {s:.1%}" for n, s in zip(survey.folder.classes, shares, strict=False))
         print(f"{split}: {len(survey.folder.samples(split))} pictures; {listed}")
+    if words.detector:
+        measured = drawn_boxes(words.data, words.detector)
+        listed = ", ".join(f"{name} {row['iou']:.4f}" for name, row in measured["per_class"].items())
+        print(f"the boxes of {words.detector} as ellipses: test mIoU {measured['miou']:.4f}; {listed}")
+
+
+def drawn_boxes(data: Path, detector: str) -> dict[str, Any]:
+    """What a detector finds in the test pictures, as masks beside those of the truth."""
+    model, folder = mobilenet.load(detector), read_boxes(data, on_bad_box="skip")
+    meter = SegmentationMeter(len(folder.classes) + 1, boundaries=False)
+    for truth in folder.splits["test"]:
+        boxes = model.predict(truth.path).boxes
+        ignored = np.zeros(len(boxes), bool)
+        found = replace(truth, boxes=boxes.xyxy, labels=boxes.cls, ignored=ignored)
+        meter.add(class_map(found), class_map(truth))
+    return meter.results((BACKGROUND, *folder.classes))
 
 
 if __name__ == "__main__":

@@ -92,9 +92,7 @@ def main() -> None:
     more = [word for word in more if word != "--"]
     masks = words.output / "masks"
     write_masks(words.data, masks)
-    model, minutes, own = trained(
-        masks, words.pretrained, words.output, words.seed, [w for w in more if w != "--"]
-    )
+    model, minutes, own = trained(masks, words.pretrained, words.output, words.seed, more)
     metrics = json.loads(command("evaluate", str(model), str(masks), "--split", "test", "--json", capture=True))
     names = (masks / "test.txt").read_text().split()[:DRAWN]
     if words.picture is not None:

@@ -1,13 +1,14 @@
 """How close exported files are to the model in onnxruntime, openvino and LiteRT, and if they come back the same.
 
     python bench/export_parity.py [--shared ../shared] [--models 'mobilenet_v2*'] [--resolution 96] [--photos]
+    python bench/export_parity.py --files MODEL... --pictures DIR [--most 40]
 
 Every member of the family, with detectors and segmenters, in floats, with random weights that behave as trained
 ones do, and the official quantised classifiers in integers, are exported to ONNX and .tflite and run on the
 models' own test pictures; with `--photos`, the classifiers on the photographs of SHARED. Prints a Markdown table:
 floats as the share of the largest output, integers as the largest difference in quanta and the share of outputs
 more than one quantum away. "back" says for both files whether they are read as the same graph with the same
-weights.
+weights. With `--files` it is these models alone, on the first pictures below DIR.
 
 Needs `pip install '.[bench,export]'`, and for the classifiers a folder with weights/coral/*.tflite.
 """
@@ -66,6 +67,9 @@ def main() -> None:
     parser.add_argument("--models", default="*")
     parser.add_argument("--resolution", type=int, help="of the family's members; default: their own")
     parser.add_argument("--photos", action="store_true", help="the classifiers on photographs")
+    parser.add_argument("--files", nargs="+", type=Path, default=[], help="model files, instead of all that")
+    parser.add_argument("--pictures", type=Path, help="for --files: a folder, at any depth")
+    parser.add_argument("--most", type=int, default=40, help="of --pictures")
     words = parser.parse_args()
     packages = ("onnxruntime", "openvino", "ai-edge-litert")
     print(", ".join(f"{name} {version(name)}" for name in packages) + "\n")
@@ -77,6 +81,10 @@ def main() -> None:
 
 def networks(words: argparse.Namespace) -> Iterator[tuple[str, ModelContents, list[np.ndarray] | None]]:
     """Names, models, and the pictures to try them on if they are not the model's own."""
+    if words.files:
+        given = _photos(words.pictures, words.most) if words.pictures else None
+        yield from ((path.stem, mobilenet.load(path), given) for path in words.files)
+        return
     for name in mobilenet.list_models(words.models):
         # Random attention amplifies every rounding; the initial weights of training keep it flat.
         make = mobilenet.create if "hybrid" in name else random_model
@@ -92,9 +100,9 @@ def networks(words: argparse.Namespace) -> Iterator[tuple[str, ModelContents, li
             yield name, mobilenet.load(path), photos
 
 
-def _photos(folder: Path) -> list[np.ndarray]:
-    files = [path for path in sorted(folder.iterdir()) if "mask" not in path.name]
-    return [np.asarray(decode_image(path).convert("RGB")) for path in files]
+def _photos(folder: Path, most: int | None = None) -> list[np.ndarray]:
+    files = [path for path in sorted(folder.rglob("*.*")) if "mask" not in path.name]
+    return [np.asarray(decode_image(path).convert("RGB")) for path in files[:most]]
 
 
 def row(name: str, contents: ModelContents, pictures: list[np.ndarray] | None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from mobilenet.errors import ImageError
 from mobilenet.files.atomic import write_atomically
 from mobilenet.pictures.decode import decode
-from mobilenet.report.page import thumbnail_jpeg
+from mobilenet.report.page import picture, thumbnail_jpeg
 
 if TYPE_CHECKING:
     from mobilenet.search.index import Match
@@ -35,7 +34,7 @@ figcaption b { color: #1f2530 }
 """
 
 
-def write_page(path: str, picture: str, matches: Sequence[Match], index: str) -> None:
+def write_page(path: str, query: str, matches: Sequence[Match], index: str) -> None:
     """Writes a page with the picture that was looked for, and small copies of those that were found.
 
     One that has gone or changed beyond reading since it was indexed is shown as a grey field with its name.
@@ -44,18 +43,18 @@ def write_page(path: str, picture: str, matches: Sequence[Match], index: str) ->
         OSError: the page cannot be written.
     """
     found = "\n".join(_figure(match.path, match.name, f"<b>{match.similarity:.3f}</b> ") for match in matches)
-    name = escape(Path(picture).name)
+    name = escape(Path(query).name)
     text = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Like {name}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>\n'
         f"<h1>{len(matches)} pictures of {escape(os.fspath(index))} that are most like this one</h1>\n"
-        f'<div class="query">{_figure(picture, Path(picture).name, "")}</div>\n<hr>\n'
+        f'<div class="query">{_figure(query, Path(query).name, "")}</div>\n<hr>\n'
         f'<div class="found">\n{found}\n</div></body></html>\n'
     )
     write_atomically(path, text.encode("utf-8", "replace"))
 
 
-def write_sheet(path: str, picture: str, matches: Sequence[Match]) -> None:
+def write_sheet(path: str, query: str, matches: Sequence[Match]) -> None:
     """Writes a PNG of the picture that was looked for and of those that were found; see `write_page`.
 
     Raises:
@@ -66,7 +65,7 @@ def write_sheet(path: str, picture: str, matches: Sequence[Match]) -> None:
 
     shown = [(_readable(match.path), f"{match.similarity:.3f}  {match.name}") for match in matches]
     stream = io.BytesIO()
-    draw_neighbours(decode(picture), Path(picture).name, shown).save(stream, "PNG", optimize=True)
+    draw_neighbours(decode(query), Path(query).name, shown).save(stream, "PNG", optimize=True)
     write_atomically(path, stream.getvalue())
 
 
@@ -79,9 +78,7 @@ def _readable(path: str) -> NDArray[np.uint8] | None:
 
 def _figure(path: str, name: str, before: str) -> str:
     shown = escape(name, quote=True)
-    try:
-        data = base64.b64encode(thumbnail_jpeg(decode(path))).decode("ascii")
-        picture = f'<img alt="{shown}" src="data:image/jpeg;base64,{data}">'
-    except ImageError:
-        picture = '<div class="gone">cannot be read any more</div>'
-    return f"<figure>{picture}<figcaption>{before}{shown}</figcaption></figure>"
+    image = _readable(path)
+    gone = '<div class="gone">cannot be read any more</div>'
+    small = gone if image is None else picture(thumbnail_jpeg(image), name)
+    return f"<figure>{small}<figcaption>{before}{shown}</figcaption></figure>"
